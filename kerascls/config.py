@@ -1,0 +1,449 @@
+"""Recipes: finding, reading, overriding and checking them, without importing TensorFlow.
+
+A recipe is a TOML file. Its tables are the dataclasses below; the keys of `[model]` beyond `name` are the keyword
+arguments of that model's `build`. All faults of a recipe are reported together, each with the nearest known name.
+"""
+
+import ast
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from kerascls.errors import ConfigError, OutputError
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+def _key(default: Any = dataclasses.MISSING, *, doc: str, types: tuple[type, ...], choices: tuple | None = None,
+         low: float | None = None, above: float | None = None, high: float | None = None,
+         items: tuple[int, ...] | None = None) -> Any:
+    """A dataclass field that knows its types, its range and what it is for.
+
+    `low` and `high` are included, `above` is not. `items` are the lengths that a list of whole numbers may have.
+    """
+    rule = {"doc": doc, "types": types, "choices": choices, "low": low, "above": above, "high": high, "items": items}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=rule)
+    return dataclasses.field(default=default, metadata=rule)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    name: str = _key(types=(str,), doc="a data set's name, tfds:NAME, a Keras-style FILE.npz, or ./my_data.py")
+    validation: int | float | str = _key(0.1, types=(int, float, str), low=0, doc=(
+        "held out of train where the data has no validation split: a count, a fraction below 1, 0 for none, "
+        'or "test" to validate on the test split as some articles do (then keep = "last")'))
+    image_shape: list[int] = _key([], types=(list,), items=(0, 3), low=1, doc=(
+        "[height, width, channels] that images are resized to; [] is the data set's own"))
+    background: list[int] = _key([255, 255, 255], types=(list,), items=(3,), low=0, high=255,
+                                 doc="RGB that transparent pixels lie on")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    name: str = _key(types=(str,), doc="a model's name or ./my_net.py; other keys of [model] go to its build()")
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    epochs: int = _key(types=(int,), low=1, doc="passes over the training split")
+    batch_size: int = _key(32, types=(int,), low=1, doc="images a step")
+    optimizer: str = _key("adam", types=(str,), choices=OPTIMIZERS, doc="one of " + ", ".join(OPTIMIZERS))
+    learning_rate: float = _key(1e-3, types=(float, int), above=0, doc="the schedule's highest")
+    schedule: str = _key("constant", types=(str,), choices=SCHEDULES, doc=(
+        "after warm-up the learning rate stays, or falls to 0 along a half cosine or a line, step by step"))
+    warmup_epochs: float = _key(0.0, types=(float, int), low=0, doc="the learning rate climbs linearly for so long")
+    momentum: float = _key(0.9, types=(float, int), low=0, high=1, doc="of sgd and rmsprop")
+    beta_2: float = _key(0.999, types=(float, int), low=0, high=1, doc="of adam, adamw and nadam")
+    epsilon: float = _key(1e-7, types=(float, int), above=0, doc="of adam, adamw, nadam and rmsprop")
+    weight_decay: float = _key(0.0, types=(float, int), low=0, doc="decoupled, of any optimiser")
+    label_smoothing: float = _key(0.0, types=(float, int), low=0, high=1, doc="share of each label spread over all classes")
+    class_weight: str = _key("none", types=(str,), choices=("none", "balanced"), doc=(
+        "balanced: each class weighs examples / (classes * its examples) in the loss"))
+    keep: str = _key("best", types=(str,), choices=("best", "last"), doc="which epoch is saved; best is by validation loss")
+    early_stopping_patience: int = _key(0, types=(int,), low=0, doc=(
+        "stop after so many epochs without a better validation loss; 0 never stops early"))
+    drop_remainder: bool = _key(False, types=(bool,), doc="leave out the last partial batch of an epoch")
+    seed: int = _key(0, types=(int,), low=0, high=2**31 - 1, doc="of initial weights, epoch order and all else random")
+    steps_per_execution: int = _key(0, types=(int,), low=0, doc="steps a call into TensorFlow; 0 chooses by batch size")
+    samples: int = _key(64, types=(int,), low=0, doc="test images kept with the run to prove exports by; 0 for private data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    policy: list[dict[str, Any]] = _key([], types=(list,), doc=(
+        'applied in order inside the training step, as [{name = "affine", degrees = 10, shift = 0.1}, {name = "flip"}]'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fallback:
+    data: str = _key("", types=(str,), doc="embedded data set used, and announced, where data.name cannot be had")
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A checked recipe. `recipe` is its name; `fallback_for` the data set that the fallback stands in for, or None."""
+
+    recipe: str
+    data: Data
+    model: Model
+    train: Train
+    augment: Augment
+    fallback: Fallback
+    fallback_for: str | None = None
+
+    def as_tables(self) -> dict[str, dict[str, Any]]:
+        """The recipe as TOML tables, every key written out."""
+        fallback = {"data": self.fallback.data, **self.fallback.train} if self.fallback.data else {}
+        tables = {"data": dataclasses.asdict(self.data), "model": {"name": self.model.name, **self.model.options},
+                  "train": dataclasses.asdict(self.train), "augment": dataclasses.asdict(self.augment),
+                  "fallback": fallback}
+        return {name: table for name, table in tables.items() if table}
+
+    def as_toml(self) -> str:
+        return tomli_w.dumps(self.as_tables())
+
+
+SECTIONS: dict[str, type] = {"data": Data, "model": Model, "train": Train, "augment": Augment,
+                             "fallback": Fallback}
+
+
+# Finding
+
+def configs_dir() -> Path:
+    """Where the recipes are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes that kerascls brings, the articles' last."""
+    root = configs_dir()
+    names = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml")]
+    return sorted(names, key=lambda name: ("/" in name, name))
+
+
+def is_recipe(word: str) -> bool:
+    """Whether `word` names a recipe: one of ours, or a path that ends in .toml."""
+    return word.endswith(".toml") or word in recipe_names()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean X?`, or nothing if no known name is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def recipe_path(word: str) -> Path:
+    if word.endswith(".toml"):
+        if not Path(word).is_file():
+            raise ConfigError(f"Recipe {word} does not exist. Write one with `kerascls new {Path(word).stem}`.")
+        return Path(word)
+    if word in recipe_names():
+        return configs_dir() / f"{word}.toml"
+    raise ConfigError(f"No recipe is named {word!r}.{nearest(word, recipe_names())} `kerascls list` shows them all; "
+                      "a recipe of your own is named by its path, NAME.toml.")
+
+
+def model_files() -> dict[str, Path]:
+    """The models that kerascls brings: name to source file."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "models").glob("[a-z]*.py"))}
+
+
+def dataset_files() -> dict[str, Path]:
+    """The data sets that kerascls brings: name to source file."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "datasets").glob("[a-z]*.py"))}
+
+
+def first_sentence(path: Path) -> str:
+    """First line of a source file's docstring, or of a recipe's second comment line, without running it."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".toml":
+        comments = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
+        return comments[1] if len(comments) > 1 else ""
+    return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0] if text else ""
+
+
+# Reading and checking
+
+def parse_sets(sets: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`["train.epochs=3"]` as tables. A value is read as TOML, and as plain text where it is not TOML."""
+    tables: dict[str, dict[str, Any]] = {}
+    for item in sets:
+        name, equals, text = item.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and section and key):
+            raise ConfigError(f"--set takes SECTION.KEY=VALUE, as in train.epochs=3. Received: {item!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        tables.setdefault(section, {})[key] = value
+    return tables
+
+
+def load_config(word: str, overrides: Mapping[str, Mapping[str, Any]] | None = None, *,
+                use_fallback: bool = False) -> Config:
+    """Reads and checks a recipe.
+
+    Args:
+        word: a recipe's name, or the path of a .toml file.
+        overrides: tables laid over the recipe's, as `parse_sets` gives them. They win over the fallback too.
+        use_fallback: whether to put the recipe's `[fallback]` in place of its data and schedule.
+
+    Raises:
+        ConfigError: the recipe is missing, is not TOML, or has faults; all faults are in the one message.
+    """
+    path = recipe_path(word)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
+    name = word if not word.endswith(".toml") else path.stem
+    tables = {section: dict(table) if isinstance(table, dict) else table for section, table in raw.items()}
+    fallback_for = None
+    if use_fallback:
+        fallback = dict(tables.get("fallback", {}))
+        fallback_for = tables["data"]["name"]
+        tables["data"]["name"] = fallback.pop("data")
+        tables["train"].update(fallback)
+    for section, table in (overrides or {}).items():
+        merged = tables.setdefault(section, {})
+        if isinstance(merged, dict):
+            merged.update(table)
+    return _check(tables, name, path.name, fallback_for)
+
+
+def config_from_toml(text: str, recipe: str, fallback_for: str | None) -> Config:
+    """A run's config.toml, checked again. The files that it names may be elsewhere by now."""
+    return _check(tomllib.loads(text), recipe, "config.toml", fallback_for, look=False)
+
+
+def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | None, look: bool = True) -> Config:
+    """`look`: whether to look up what `data.name` and `model.name` name."""
+    problems: list[str] = []
+    for section in tables:
+        if section not in SECTIONS:
+            problems.append(f"[{section}] is not a section.{nearest(section, SECTIONS)} Known: {', '.join(SECTIONS)}.")
+        elif not isinstance(tables[section], dict):
+            problems.append(f"{section} must be a table, [{section}]. Received: {tables[section]!r}")
+    tables = {section: table for section, table in tables.items() if isinstance(table, dict)}
+    data = _check_table(tables.get("data", {}), "data", Data, problems)
+    train = _check_table(tables.get("train", {}), "train", Train, problems)
+    augment = _check_table(tables.get("augment", {}), "augment", Augment, problems)
+    problems.extend(_policy_problems(augment.get("policy", [])))
+    model_table = tables.get("model", {})
+    named = {key: value for key, value in model_table.items() if key == "name"}
+    model = _check_table(named, "model", Model, problems)
+    options = {key: value for key, value in model_table.items() if key != "name"}
+    if "name" in model:
+        model["options"] = options
+        if look:
+            problems.extend(_model_problems(model["name"], options))
+    fallback_table = dict(tables.get("fallback", {}))
+    fallback = _check_table({k: fallback_table.pop(k) for k in ("data",) if k in fallback_table}, "fallback",
+                            Fallback, problems)
+    fallback["train"] = _check_table(fallback_table, "fallback", Train, problems, need_all=False)
+    if "name" in data and look:
+        problems.extend(_data_problems(data["name"], "data.name"))
+    if fallback.get("data") and fallback["data"] not in dataset_files():
+        problems.append(f"fallback.data must be an embedded data set. Received: {fallback['data']!r}")
+    validation = data.get("validation", 0)
+    if isinstance(validation, str) and validation != "test":
+        problems.append(f'data.validation must be a number or "test". Received: {validation!r}')
+    elif isinstance(validation, float) and validation >= 1:
+        problems.append(f"data.validation as a fraction must be below 1. Received: {validation!r}")
+    if data.get("image_shape") and data["image_shape"][2:] not in ([1], [3]):
+        problems.append(f"data.image_shape must end in 1 or 3 channels. Received: {data['image_shape']!r}")
+    if validation == "test" and train.get("keep", "best") == "best":
+        problems.append('train.keep must be "last" where data.validation is "test": choosing an epoch by the test '
+                        'split would spoil its score. Received: keep = "best"')
+    if train.get("early_stopping_patience") and validation in ("test", 0):
+        problems.append("train.early_stopping_patience needs a validation split that is not the test split. "
+                        f"Received: data.validation = {validation!r}")
+    if problems:
+        head = f"{file} has {len(problems)} fault{'s' if len(problems) > 1 else ''}:"
+        raise ConfigError("\n  ".join([head, *problems]) if len(problems) > 1 else f"{head} {problems[0]}")
+    return Config(recipe, Data(**data), Model(**model), Train(**train), Augment(**augment),
+                  Fallback(**fallback), fallback_for)
+
+
+def _check_table(table: Mapping[str, Any], section: str, cls: type, problems: list[str],
+                 need_all: bool = True) -> dict[str, Any]:
+    """The keys of `table` that are right; a line in `problems` for each that is not."""
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
+    good = {}
+    for key, value in table.items():
+        if key not in fields:
+            problems.append(f"{section}.{key} is not a key.{nearest(key, fields)}")
+        elif fault := _fault(value, fields[key].metadata):
+            problems.append(f"{section}.{key} must be {fault}. Received: {value!r}")
+        else:
+            whole_is_float = fields[key].metadata["types"][0] is float and type(value) is int
+            good[key] = float(value) if whole_is_float else value
+    if need_all:
+        for name, field in fields.items():
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if required and name not in table:
+                problems.append(f"{section}.{name} is missing: {field.metadata['doc']}.")
+    return good
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
+
+
+def _fault(value: Any, rule: Mapping[str, Any]) -> str | None:
+    """What `value` should have been, or None if it is right. A bool is never a number here."""
+    types = rule["types"]
+    wanted = " or ".join(_TYPE_NAMES[kind] for kind in types if not (kind is int and float in types))
+    if type(value) not in types:
+        return wanted
+    if rule["choices"] and value not in rule["choices"]:
+        return f"one of {', '.join(rule['choices'])}{nearest(value, rule['choices'])}"
+    if rule["items"]:
+        if len(value) not in rule["items"] or any(type(item) is not int for item in value):
+            lengths = " or ".join(str(length) for length in rule["items"])
+            return f"a list of {lengths} whole numbers"
+        numbers = value
+    else:
+        numbers = [value] if isinstance(value, int | float) else []
+    low, above, high = rule["low"], rule["above"], rule["high"]
+    if not all(math.isfinite(x) for x in numbers):
+        return "finite"
+    if low is not None and any(x < low for x in numbers):
+        return f"at least {low}"
+    if above is not None and any(x <= above for x in numbers):
+        return f"above {above}"
+    if high is not None and any(x > high for x in numbers):
+        return f"at most {high}"
+    return None
+
+
+def _data_problems(name: str, key: str) -> list[str]:
+    if name.startswith("tfds:") or name in dataset_files():
+        return []
+    if name.endswith((".npz", ".py")):
+        return [] if Path(name).is_file() else [f"{key}: file {name} does not exist."]
+    what = "a folder is not a data set yet" if Path(name).is_dir() else f"no data set is named {name!r}"
+    return [f"{key}: {what}.{nearest(name, dataset_files())} Known: {', '.join(dataset_files())}, "
+            "tfds:NAME, FILE.npz, ./my_data.py."]
+
+
+def _model_problems(name: str, options: Mapping[str, Any]) -> list[str]:
+    """Faults of `[model]`, found by reading the model's source, not by running it."""
+    path = Path(name) if name.endswith(".py") else model_files().get(name)
+    if path is None or not path.is_file():
+        return [f"model.name: no model is named {name!r}.{nearest(name, model_files())} "
+                f"Known: {', '.join(model_files())}, or a path, ./my_net.py."]
+    return _option_problems(f"model.{{}} is not an option of {name}.", "model.{}", options, build_options(path))
+
+
+def _policy_problems(policy: list[Any]) -> list[str]:
+    """Faults of `augment.policy`, whose entries are functions of augment.py, found by reading its source."""
+    known = policy_options()
+    problems = []
+    for i, entry in enumerate(policy):
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if name not in known:
+            problems.append(f'augment.policy[{i}] must be a table {{name = ..., ...}} with name one of '
+                            f"{', '.join(known)}.{nearest(str(name), known)} Received: {entry!r}")
+            continue
+        options = {key: value for key, value in entry.items() if key != "name"}
+        problems.extend(_option_problems(f"augment.policy[{i}].{{}} is not an option of {name}.",
+                                         f"augment.policy[{i}].{{}}", options, known[name]))
+    return problems
+
+
+def _option_problems(unknown: str, where: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """Faults of keyword arguments, held against the names and the types of the defaults in `known`."""
+    problems = []
+    for key, value in options.items():
+        if key not in known:
+            problems.append(f"{unknown.format(key)}{nearest(key, known)} Known: {', '.join(known) or 'none'}.")
+        elif known[key] is not None and type(value) is not type(known[key]) and not (
+                type(value) is int and type(known[key]) is float):
+            wanted = _TYPE_NAMES.get(type(known[key]), type(known[key]).__name__)
+            problems.append(f"{where.format(key)} must be {wanted}. Received: {value!r}")
+    return problems
+
+
+def _keyword_options(path: Path) -> dict[str, dict[str, Any]]:
+    """Each function of a source file: its keyword-only arguments and their defaults (None where not a literal)."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} is not valid Python: {error}") from None
+    functions = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            options = functions[node.name] = {}
+            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                try:
+                    value = ast.literal_eval(default)
+                except (ValueError, TypeError):
+                    value = None
+                options[argument.arg] = list(value) if isinstance(value, tuple) else value
+    return functions
+
+
+def build_options(path: Path) -> dict[str, Any]:
+    """The options of a model: keyword-only arguments of its `build` and their defaults."""
+    functions = _keyword_options(path)
+    if "build" not in functions:
+        raise ConfigError(f"{path.name} has no `def build(image_shape, num_classes)`, which every model file needs.")
+    return functions["build"]
+
+
+def policy_options() -> dict[str, dict[str, Any]]:
+    """The augmentations, which are the public functions of augment.py with options, and those options."""
+    functions = _keyword_options(Path(__file__).parent / "augment.py")
+    return {name: options for name, options in functions.items() if options and not name.startswith("_")}
+
+
+# Writing one of one's own
+
+def new_recipe(name: str, source: str) -> Path:
+    """Writes NAME.toml here: the recipe `source`, every other key beside it as a comment with its default.
+
+    Raises:
+        ConfigError: `source` is not a recipe, or `name` is not a plain name.
+        OutputError: the file exists.
+    """
+    stem = name.removesuffix(".toml")
+    if not stem or Path(stem).name != stem:
+        raise ConfigError(f"A new recipe's name must be a plain name, as in `kerascls new my_net`. Received: {name!r}")
+    path = Path(f"{stem}.toml")
+    tables = tomllib.loads(recipe_path(source).read_text(encoding="utf-8"))
+    lines = [f"# kerascls train {path}", f"# Begun from {source}. A line that starts with # shows a key's default.", ""]
+    for section, cls in SECTIONS.items():
+        table = tables.get(section, {})
+        if section == "fallback" and not table:
+            continue
+        lines.append(f"[{section}]")
+        documented = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
+        for key, field in documented.items():
+            value = table.get(key, field.default if field.default_factory is dataclasses.MISSING
+                              else field.default_factory())
+            lines.append(f"# {field.metadata['doc']}")
+            lines.append(("" if key in table else "# ") + tomli_w.dumps({key: value}).strip().replace("\n", ""))
+        options = build_options(model_files()[table["name"]]) if section == "model" and table["name"] in model_files() else {}
+        for key, value in {**options, **{k: v for k, v in table.items() if k not in documented}}.items():
+            value = table.get(key, value)
+            if value is not None:
+                lines.append(("" if key in table else "# ") + tomli_w.dumps({key: value}).strip().replace("\n", ""))
+        lines.append("")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write("\n".join(lines))
+    except FileExistsError:
+        raise OutputError(f"{path} exists already. Choose another name, or remove it first.") from None
+    return path

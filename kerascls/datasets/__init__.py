@@ -1,0 +1,185 @@
+"""Data sets as uint8 arrays with class names. `datasets/<name>.py` is the data set `<name>`.
+
+Such a file has `class_names`, `image_shape` and `load(root, download, image_shape, background)`, which returns a
+`Dataset`; a user's `./my_data.py` is the same. `datasets/_*.py` read other kinds: any TFDS name, a .npz file.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from kerascls.config import dataset_files
+from kerascls.errors import DataError, KerasclsError
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples of one split.
+
+    Attributes:
+        images: uint8 array `(n, height, width, channels)` in [0, 255].
+        labels: int32 array `(n,)`, positions in the data set's `class_names`.
+        positions: int64 array `(n,)`, each example's position in the split as published; names it in pictures.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    positions: np.ndarray
+
+    @classmethod
+    def of(cls, images: np.ndarray, labels: np.ndarray) -> "Split":
+        return cls(images, labels.astype(np.int32), np.arange(len(labels)))
+
+    def take(self, chosen: np.ndarray) -> "Split":
+        return Split(self.images[chosen], self.labels[chosen], self.positions[chosen])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A named data set. `splits` has "train", "validation" and "test", those of them that it is published with.
+
+    `source` says where it came from, without any path of this machine. `names_given` is False where the names are
+    only the label numbers as text.
+    """
+
+    name: str
+    source: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Split]
+    names_given: bool = True
+
+    def __post_init__(self) -> None:
+        shapes = {split.images.shape[1:] for split in self.splits.values()}
+        for name, split in self.splits.items():
+            if not len(split):
+                raise DataError(f"{self.name}: split {name} has no images.")
+            if split.images.dtype != np.uint8 or split.images.ndim != 4 or split.images.shape[-1] not in (1, 3):
+                raise DataError(f"{self.name}: {name} images must be uint8 (n, height, width, 1 or 3). "
+                                f"Received: {split.images.dtype} {split.images.shape}")
+            if len(split.images) != len(split.labels):
+                raise DataError(f"{self.name}: {name} has {len(split.images)} images and {len(split.labels)} labels.")
+            if split.labels.min() < 0 or split.labels.max() >= len(self.class_names):
+                raise DataError(f"{self.name}: {name} labels must be in [0, {len(self.class_names)}). "
+                                f"Received: {split.labels.min()} to {split.labels.max()}")
+        if len(shapes) != 1:
+            raise DataError(f"{self.name}: its splits have images of different shapes, {sorted(shapes)}.")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return next(iter(self.splits.values())).images.shape[1:]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the class names and of every split's images and labels."""
+        digest = hashlib.sha256(repr((self.class_names, self.image_shape)).encode())
+        for name in sorted(self.splits):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(self.splits[name].images))
+            digest.update(np.ascontiguousarray(self.splits[name].labels))
+        return digest.hexdigest()
+
+
+def load_dataset(name: str, root: str | None = None, download: bool = True,
+                 image_shape: tuple[int, int, int] | None = None,
+                 background: tuple[int, int, int] = (255, 255, 255)) -> Dataset:
+    """Loads a data set into memory.
+
+    Args:
+        name: a file's name under `datasets/`, `tfds:NAME`, a Keras-style `FILE.npz`, or `./my_data.py`.
+        root: where TFDS keeps prepared data; None for TFDS_DATA_DIR, then TFDS's own default.
+        download: whether data that is not prepared may be downloaded.
+        image_shape: (height, width, channels) to bring images to, by `images`' rules; None for the data's own.
+        background: RGB under transparent pixels.
+
+    Raises:
+        DataMissing: it is not prepared here and cannot be downloaded.
+        DataError: it does not exist, is damaged, or is not for image classification.
+    """
+    if root is not None and not Path(root).is_dir():
+        raise DataError(f"Data folder {root} does not exist.")
+    if name.startswith("tfds:"):
+        from kerascls.datasets._tfds import load_tfds
+
+        return load_tfds(name.removeprefix("tfds:"), root, download, image_shape, background)
+    if name.endswith(".npz"):
+        from kerascls.datasets._npz import load_npz
+
+        return load_npz(Path(name), image_shape)
+    try:
+        dataset = dataset_module(name).load(root=root, download=download, image_shape=image_shape,
+                                            background=background)
+    except KerasclsError:
+        raise
+    except Exception as error:
+        if not name.endswith(".py"):
+            raise
+        raise DataError(f"{name}: load() failed: {type(error).__name__}: {error}") from None
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"{name}: load() must return a kerascls.datasets.Dataset. "
+                        f"Received: {type(dataset).__name__}")
+    return dataset
+
+
+def dataset_module(name: str) -> ModuleType:
+    """The Python module behind a data set's name, or behind a user's path."""
+    if not name.endswith(".py"):
+        if name not in dataset_files():
+            raise DataError(f"No data set is named {name!r}. Known: {', '.join(dataset_files())}.")
+        return importlib.import_module(f"kerascls.datasets.{name}")
+    spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DataError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
+    for needed in ("load", "class_names", "image_shape"):
+        if not hasattr(module, needed):
+            raise DataError(f"{name} has no `{needed}`, which every data set file needs.")
+    return module
+
+
+def describe_dataset(name: str) -> tuple[tuple[str, ...], tuple[int, int, int] | None]:
+    """Class names and image shape of a data set (None where images vary), without its images where that can be."""
+    if name.startswith("tfds:"):
+        from kerascls.datasets._tfds import describe_tfds
+
+        return describe_tfds(name.removeprefix("tfds:"))
+    if name.endswith(".npz"):
+        dataset = load_dataset(name)
+        return dataset.class_names, dataset.image_shape
+    module = dataset_module(name)
+    return tuple(module.class_names), tuple(module.image_shape)
+
+
+def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None) -> np.ndarray:
+    """uint8 `(n, h, w, 1 or 3)` brought to `image_shape` by `images`' rules; as it is where None or equal."""
+    if image_shape is None or images.shape[1:] == tuple(image_shape):
+        return images
+    import tensorflow as tf
+
+    from kerascls import images as road
+
+    height, width, channels = image_shape
+    out = np.empty((len(images), *image_shape), np.uint8)
+    for at in range(0, len(images), 256):
+        batch = tf.constant(images[at:at + 256])
+        batch = tf.repeat(batch, 3, axis=-1) if batch.shape[-1] == 1 else batch
+        out[at:at + 256] = road.resize(road.to_channels(batch, channels), height, width)
+    return out
+
+
+def check_memory(name: str, examples: int, image_shape: tuple[int, int, int]) -> None:
+    """Raises DataError if the images would fill over half of this machine's memory."""
+    needed = examples * int(np.prod(image_shape))
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
+    if needed > total // 2:
+        raise DataError(f"{name}: {examples:,} images of {tuple(image_shape)} need {needed / 2**30:.1f} GiB; at most half "
+                        f"of this machine's {total / 2**30:.1f} GiB is used. Lower data.image_shape.")

@@ -1,0 +1,51 @@
+"""Every error kerascls raises on purpose. The command line turns one into a line on stderr and an exit code.
+
+    KerasclsError             exit 1
+    ├── ConfigError           a recipe, key, type or value that cannot be
+    ├── DataError             a data set or image that is missing, unreadable or does not fit
+    │   └── DataMissing       a named data set that is not prepared here and cannot be downloaded
+    ├── ModelError            a file that is not a model, or a model that does not fit
+    ├── TrainingFailed        the loss became NaN or infinite; the best epoch before that is kept
+    ├── RunError              a run folder that is missing, exists already or is not finished
+    ├── OutputError           a place that cannot be written
+    └── ProofError            exit 3: an export that answers differently from its run
+
+A message names the thing, says what was expected and what came, and what to do next, in one line (a recipe's faults
+alone come as a list, a line each).
+"""
+
+
+class KerasclsError(Exception):
+    exit_code = 1
+
+
+class ConfigError(KerasclsError):
+    pass
+
+
+class DataError(KerasclsError):
+    pass
+
+
+class DataMissing(DataError):
+    pass
+
+
+class ModelError(KerasclsError):
+    pass
+
+
+class TrainingFailed(KerasclsError):
+    pass
+
+
+class RunError(KerasclsError):
+    pass
+
+
+class OutputError(KerasclsError):
+    pass
+
+
+class ProofError(KerasclsError):
+    exit_code = 3

@@ -1,0 +1,277 @@
+"""The one road from an encoded image to a tensor, all TensorFlow ops.
+
+Training, evaluation, prediction and the exported graph call the same functions, so they agree to the bit:
+
+    bytes -> `decode`: uint8 (height, width, 3) -> `to_channels`: (height, width, C) -> `resize`: (H, W, C)
+
+The kind of file is told by its first bytes, never by its suffix.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kerascls.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit for a decompression bomb
+_EXIF_HEAD = 1 << 17  # bytes of a JPEG searched for its orientation; the segment must lie in its first 64 KiB or so
+
+
+# Bytes, before TensorFlow sees them
+
+def image_kind(encoded: bytes) -> str | None:
+    """`png`, `jpeg`, `gif`, `bmp`, `webp` or `tiff` by the first bytes; None for anything else."""
+    if encoded[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if encoded[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if encoded[:4] == b"GIF8":
+        return "gif"
+    if encoded[:2] == b"BM":
+        return "bmp"
+    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
+        return "webp"
+    if encoded[:4] in (b"II*\0", b"MM\0*"):
+        return "tiff"
+    return None
+
+
+def read_encoded(path: str | Path) -> bytes:
+    """A file's bytes, ready for `decode`: a TIFF comes as the PNG that Pillow makes of it, all else as it is.
+
+    Raises:
+        DataError: the file cannot be read, is empty, is not an image, or has more than MAX_PIXELS pixels.
+    """
+    try:
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+    kind = image_kind(encoded)
+    if kind is None:
+        what = "is empty" if not encoded else "is not an image"
+        raise DataError(f"{path}: {what}. Expected PNG, JPEG, BMP, GIF, WebP or TIFF.")
+    if kind in ("tiff", "png"):
+        encoded = _through_pillow(path, encoded, kind)
+    return encoded
+
+
+def _through_pillow(path: str | Path, encoded: bytes, kind: str) -> bytes:
+    """Refuses a decompression bomb by its header; a TIFF is handed on as PNG."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{path}: has {image.width} x {image.height} pixels. At most {MAX_PIXELS:,} are read.")
+            if kind == "png":
+                return encoded
+            if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+                image = image.convert("RGB")
+            written = io.BytesIO()
+            image.save(written, "PNG", compress_level=0)
+            return written.getvalue()
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: has more pixels than {MAX_PIXELS:,}, the most that are read.") from None
+    except Exception as error:  # Pillow raises whatever its plugins raise
+        raise DataError(f"{path}: does not decode: {error}.") from None
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A uint8 `(height, width, 1 or 3)` array as PNG bytes, which `decode` turns into the same array."""
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(written, "PNG")
+    return written.getvalue()
+
+
+# Ops
+
+def decode(encoded: tf.Tensor, background: tuple[int, int, int] = (255, 255, 255)) -> tf.Tensor:
+    """One encoded PNG, JPEG, BMP, GIF or WebP as RGB.
+
+    Palettes become RGB, CMYK and YCCK as libjpeg makes them, 16-bit samples keep their high byte, gray is repeated,
+    alpha is composited over `background`, the first frame of an animation is taken, and a JPEG is turned as its
+    EXIF orientation says.
+
+    Args:
+        encoded: scalar string tensor.
+        background: RGB in [0, 255], static.
+
+    Returns:
+        uint8 tensor `(height, width, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, if the bytes are not a whole image of these kinds.
+    """
+    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), b"\xff\xd8\xff")
+    return tf.cond(is_jpeg, lambda: _decode_jpeg(encoded), lambda: _decode_other(encoded, background))
+
+
+def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
+    """RGB uint8 `(..., 3)` as RGB, or as gray `(..., 1)`: (299 R + 587 G + 114 B + 500) // 1000."""
+    if channels == 3:
+        return image
+    wide = tf.cast(image, tf.int32)
+    gray = (299 * wide[..., 0] + 587 * wide[..., 1] + 114 * wide[..., 2] + 500) // 1000
+    return tf.cast(gray, tf.uint8)[..., None]
+
+
+def resize(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """uint8 `(..., h, w, C)` to `(..., height, width, C)`: bilinear with antialias, rounded half to even.
+
+    The aspect ratio is not kept. Resizing to the same size is the identity.
+    """
+    def resized() -> tf.Tensor:
+        exact = tf.image.resize(images, (height, width), method="bilinear", antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(exact), 0.0, 255.0), tf.uint8)
+
+    shape = tf.shape(images)
+    same = tf.logical_and(tf.equal(shape[-3], height), tf.equal(shape[-2], width))
+    out = tf.cond(same, lambda: images, resized)
+    return tf.ensure_shape(out, [*images.shape[:-3], height, width, images.shape[-1]])
+
+
+def to_pixels(encoded: tf.Tensor, image_shape: tuple[int, int, int],
+              background: tuple[int, int, int] = (255, 255, 255)) -> tf.Tensor:
+    """The whole road: a scalar string to uint8 `image_shape`, (height, width, channels)."""
+    height, width, channels = image_shape
+    return resize(to_channels(decode(encoded, background), channels), height, width)
+
+
+def read_pixels(path: str | Path, image_shape: tuple[int, int, int],
+                background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
+    """A file as uint8 `image_shape`. Raises DataError, naming the file, if it cannot be."""
+    encoded = read_encoded(path)
+    try:
+        return _road(tuple(image_shape), tuple(background))(tf.constant(encoded)).numpy()
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.ResourceExhaustedError):
+        raise DataError(f"{path}: does not decode as {image_kind(encoded)}: it is cut short or damaged.") from None
+
+
+_roads: dict = {}
+
+
+def _road(image_shape: tuple, background: tuple):
+    """`to_pixels` traced once for each shape."""
+    if (image_shape, background) not in _roads:
+        _roads[image_shape, background] = tf.function(
+            lambda encoded: to_pixels(encoded, image_shape, background),
+            input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    return _roads[image_shape, background]
+
+
+def _decode_other(encoded: tf.Tensor, background: tuple[int, int, int]) -> tf.Tensor:
+    def starts(magic: bytes, at: int = 0) -> tf.Tensor:
+        return tf.equal(tf.strings.substr(encoded, at, len(magic)), magic)
+
+    def over_background(rgba: tf.Tensor) -> tf.Tensor:
+        """(alpha * colour + (255 - alpha) * background + 127) // 255; opaque stays as it is."""
+        wide = tf.cast(rgba, tf.int32)
+        alpha = wide[..., 3:]
+        mixed = (alpha * wide[..., :3] + (255 - alpha) * tf.constant(background, tf.int32) + 127) // 255
+        return tf.cast(mixed, tf.uint8)
+
+    def webp() -> tf.Tensor:
+        image = tf.io.decode_webp(encoded, channels=0)[0]  # 3 channels, or 4 where there is alpha
+        image.set_shape((None, None, None))
+        opaque = tf.fill(tf.concat([tf.shape(image)[:2], [4 - tf.shape(image)[2]]], 0), tf.constant(255, tf.uint8))
+        return over_background(tf.ensure_shape(tf.concat([image, opaque], 2), (None, None, 4)))
+
+    return tf.case([
+        (starts(b"GIF8"), lambda: tf.ensure_shape(
+            tf.io.decode_image(encoded, channels=3, expand_animations=False), (None, None, 3))),
+        (starts(b"BM"), lambda: _decode_bmp(encoded, over_background)),
+        (tf.logical_and(starts(b"RIFF"), starts(b"WEBP", 8)), webp),
+    ], default=lambda: over_background(tf.io.decode_png(encoded, channels=4)))  # which refuses what is not PNG
+
+
+def _decode_bmp(encoded: tf.Tensor, over_background) -> tf.Tensor:
+    """Palettes of 1, 4 and 8 bits by our own ops, since TensorFlow takes palette indices for gray levels."""
+    head = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 0, 70) + b"\0" * 70, tf.uint8), tf.int32)
+
+    def u32(at: int) -> tf.Tensor:
+        return head[at] + (head[at + 1] << 8) + (head[at + 2] << 16) + (head[at + 3] << 24)
+
+    start, header, width, height, bits, compression = u32(10), u32(14), u32(18), u32(22), head[28], u32(30)
+
+    def palette() -> tf.Tensor:
+        colours = u32(46)
+        colours = tf.where(tf.equal(colours, 0), 1 << bits, colours)
+        table = tf.io.decode_raw(tf.strings.substr(encoded, 14 + header, 4 * colours), tf.uint8)
+        table = tf.reshape(table, (-1, 4))[:, 2::-1]  # stored as blue, green, red, nothing
+        stride = (width * bits + 31) // 32 * 4
+        rows = tf.io.decode_raw(tf.strings.substr(encoded, start, stride * tf.abs(height)), tf.uint8)
+        rows = tf.cast(tf.reshape(rows, (tf.abs(height), stride)), tf.int32)
+        shifts = tf.range(8 - bits, -1, -bits)
+        ids = tf.bitwise.bitwise_and(tf.bitwise.right_shift(rows[..., None], shifts), (1 << bits) - 1)
+        ids = tf.reshape(ids, (tf.abs(height), -1))[:, :width]
+        return tf.gather(table, tf.cond(height > 0, lambda: ids[::-1], lambda: ids))
+
+    def colour() -> tf.Tensor:
+        # Only a file that declares an alpha mask means its fourth byte; elsewhere it is padding, often 0.
+        has_alpha = tf.logical_and(tf.equal(compression, 3), tf.logical_and(header >= 56, tf.not_equal(u32(66), 0)))
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(tf.equal(compression, [0, 3])), [b"BMP RLE"])]):
+            rgba = tf.io.decode_bmp(encoded, channels=0)
+        rgba.set_shape((None, None, None))
+        opaque = tf.fill(tf.concat([tf.shape(rgba)[:2], [1]], 0), tf.constant(255, tf.uint8))
+        return tf.cond(has_alpha, lambda: over_background(tf.ensure_shape(rgba, (None, None, 4))),
+                       lambda: over_background(tf.ensure_shape(tf.concat([rgba[..., :3], opaque], 2), (None, None, 4))))
+
+    paletted = tf.logical_and(bits <= 8, tf.logical_and(tf.equal(compression, 0), header >= 40))
+    return tf.cond(paletted, palette, colour)
+
+
+def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    orientation = _exif_orientation(encoded)
+
+    def turned() -> tf.Tensor:
+        # 2 mirrors, 3 turns by 180 degrees, 4 mirrors upside down; 5 to 8 are 1, 4, 2 and 3 ... of the transpose.
+        upright = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+        flip_left_right = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
+        flip_up_down = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
+        upright = tf.cond(flip_left_right, lambda: upright[:, ::-1], lambda: upright)
+        return tf.cond(flip_up_down, lambda: upright[::-1], lambda: upright)
+
+    return tf.cond(orientation > 1, turned, lambda: image)
+
+
+def _exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """Orientation, 1 to 8, from a JPEG's APP1 segment (Exif 2.3, 4.6.4); 1 where there is none or it is damaged."""
+    head = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 0, _EXIF_HEAD), tf.uint8), tf.int32)
+    size = tf.size(head)
+
+    def byte(at: tf.Tensor) -> tf.Tensor:
+        return tf.where((at >= 0) & (at < size), tf.gather(head, tf.clip_by_value(at, 0, size - 1)), 0)
+
+    def is_exif(at: tf.Tensor) -> tf.Tensor:  # FF E1 length length "Exif\0\0"
+        return tf.reduce_all(tf.equal(byte(at + tf.constant([0, 1, 4, 5, 6, 7, 8, 9])),
+                                      [0xFF, 0xE1, 0x45, 0x78, 0x69, 0x66, 0, 0]))
+
+    def is_other_header(at: tf.Tensor) -> tf.Tensor:  # image data starts at FF DA
+        return (byte(at) == 0xFF) & (byte(at + 1) != 0xDA) & ~is_exif(at) & (at + 4 < size)
+
+    at = tf.while_loop(is_other_header, lambda at: [at + 2 + (byte(at + 2) << 8) + byte(at + 3)], [tf.constant(2)])[0]
+
+    def read() -> tf.Tensor:
+        tiff = at + 10
+        little = byte(tiff) == 0x49
+
+        def u16(where: tf.Tensor) -> tf.Tensor:
+            first, second = byte(where), byte(where + 1)
+            return tf.where(little, first + (second << 8), (first << 8) + second)
+
+        # An offset over 65,535 cannot lie in the segment, so its low 16 bits are enough.
+        directory = tiff + u16(tiff + tf.where(little, 4, 6))
+        entries = directory + 2 + 12 * tf.range(tf.minimum(u16(directory), 512))
+        found = tf.boolean_mask(u16(entries + 8), tf.equal(u16(entries), 0x0112))
+        value = tf.cond(tf.size(found) > 0, lambda: found[0], lambda: 1)
+        return tf.where((value >= 1) & (value <= 8), value, 1)
+
+    return tf.cond(is_exif(at), read, lambda: 1)

@@ -1,0 +1,328 @@
+"""The one door for model files: runs, .keras, .h5, architecture + weights, SavedModel folders.
+
+Nothing but Keras' own layers is loaded, in safe mode and uncompiled.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerascls import devices
+from kerascls.errors import DataError, ModelError
+from kerascls.runs import Run, atomic, fallback_notice, is_run
+
+CARD = "kerascls.json"  # zip entry of .keras, attribute of .h5 (without its suffix), file beside weights, SavedModel asset
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a model file must say for itself so that it answers alike everywhere.
+
+    Attributes:
+        class_names: in the order of the outputs.
+        image_shape: (height, width, channels).
+        background: RGB under transparent pixels.
+        border: "dark" or "light" where at least 95 % of the training images' borders lie on that side of mid-gray.
+        data: the data set's name.
+        fallback_for: the data set that it stood in for, or None.
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    background: tuple[int, int, int] = (255, 255, 255)
+    border: str | None = None
+    data: str = ""
+    fallback_for: str | None = None
+
+    def as_json(self) -> str:
+        from kerascls import __version__
+
+        card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self), "resize": "bilinear, antialias"}
+        return json.dumps(card, ensure_ascii=False, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Card":
+        fields = json.loads(text)
+        return cls(tuple(fields["class_names"]), tuple(fields["image_shape"]), tuple(fields["background"]),
+                   fields["border"], fields["data"], fields["fallback_for"])
+
+    @classmethod
+    def guess(cls, model: Any) -> "Card":
+        """For a file that kerascls did not write: numbers for names, the model's own input shape."""
+        shape, outputs = model.input_shape, model.output_shape
+        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[3] not in (1, 3):
+            raise ModelError(f"The model must take images (batch, height, width, 1 or 3). Received: {shape}")
+        if not isinstance(outputs, tuple) or len(outputs) != 2 or not outputs[1]:
+            raise ModelError(f"The model must return (batch, classes). Received: {outputs}")
+        return cls(tuple(str(i) for i in range(outputs[1])), tuple(shape[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One image's answer. `top` has (name, probability) pairs, best first; on an `error` all else is empty.
+
+    `other_polarity` is True where the image's border lies on the other side of mid-gray from the training data's.
+    """
+
+    file: str
+    label: str | None = None
+    probability: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+    other_polarity: bool = False
+
+
+class Classifier:
+    """A loaded model with its names. Made by `load`.
+
+    Attributes:
+        card: see `Card`.
+        keras_model: the keras.Model behind it, or None for a SavedModel.
+    """
+
+    def __init__(self, card: Card, keras_model: Any = None, saved_model: Any = None):
+        import tensorflow as tf
+
+        self.card = card
+        self.keras_model = keras_model
+        self._saved_model = saved_model  # kept alive: its functions lose their variables otherwise
+        if keras_model is not None:
+            self._forward = tf.function(
+                lambda images: keras_model(tf.cast(images, tf.float32), training=False), autograph=False,
+                input_signature=[tf.TensorSpec((None, *card.image_shape), tf.uint8)])
+        else:
+            pixels = saved_model.signatures["pixels"]
+            self._forward = lambda images: pixels(images=images)["probabilities"]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.card.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.card.image_shape
+
+    def probabilities(self, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        """Probabilities of every image.
+
+        Args:
+            images: uint8 array `(n, *image_shape)` in [0, 255].
+            batch_size: images at a time; the answer depends on it by less than 1e-6.
+
+        Returns:
+            float32 array `(n, num_classes)`.
+        """
+        import tensorflow as tf
+
+        if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
+            raise DataError(f"Images must be uint8 (n, {', '.join(map(str, self.image_shape))}). "
+                            f"Received: {images.dtype} {images.shape}")
+        out = np.empty((len(images), len(self.class_names)), np.float32)
+        for at in range(0, len(images), batch_size):
+            out[at:at + batch_size] = self._forward(tf.constant(images[at:at + batch_size])).numpy()
+        return out
+
+    def predict(self, files: Sequence[str | os.PathLike] | str | os.PathLike, top_k: int = 5, invert: bool = False,
+                batch_size: int = 32) -> list[Prediction]:
+        """Names and probabilities of image files, in the order given.
+
+        Args:
+            files: paths of PNG, JPEG, BMP, GIF, WebP or TIFF images, or one path.
+            top_k: how many names an image, at most the number of classes.
+            invert: turn black into white first, for dark ink on white paper where the training data is the reverse.
+
+        Returns:
+            A `Prediction` a file; one that does not decode has its `error` and costs no other.
+        """
+        files = [files] if isinstance(files, str | os.PathLike) else list(files)
+        return [prediction for prediction, _ in self.stream(files, top_k, invert, batch_size)]
+
+    def stream(self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False,
+               batch_size: int = 32) -> Iterator[tuple[Prediction, np.ndarray | None]]:
+        """`predict`, a batch in memory at a time; beside each Prediction the uint8 pixels that the model saw."""
+        from kerascls.images import read_pixels
+
+        def read(file: str | os.PathLike) -> np.ndarray | DataError:
+            try:
+                pixels = read_pixels(file, self.image_shape, self.card.background)
+            except DataError as error:
+                return error
+            return 255 - pixels if invert else pixels
+
+        files = list(files)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for at in range(0, len(files), batch_size):
+                chunk = files[at:at + batch_size]
+                read_chunk = list(pool.map(read, chunk))
+                good = [item for item in read_chunk if not isinstance(item, DataError)]
+                rows = iter(self.probabilities(np.stack(good), batch_size) if good else ())
+                for file, item in zip(chunk, read_chunk, strict=True):
+                    if isinstance(item, DataError):
+                        reason = str(item).removeprefix(f"{file}: ")
+                        yield Prediction(str(file), error=reason), None
+                    else:
+                        differs = self.card.border is not None and border_side(item) != self.card.border
+                        yield self.name_answer(str(file), next(rows), top_k, differs), item
+
+    def name_answer(self, file: str, row: np.ndarray, top_k: int, other_polarity: bool = False) -> Prediction:
+        """One row of probabilities, `(num_classes,)`, with its names."""
+        best = np.argsort(-row, kind="stable")[:max(1, top_k)]
+        top = tuple((self.class_names[i], float(row[i])) for i in best)
+        return Prediction(file, *top[0], top, None, other_polarity)
+
+    @property
+    def notice(self) -> str | None:
+        """What must be said before any answer, or None."""
+        return fallback_notice(self.card.fallback_for, self.card.data)
+
+
+def border_side(image: np.ndarray) -> str:
+    """"dark" or "light": the side of mid-gray on which the mean of a uint8 image's outermost pixels lies."""
+    edge = np.concatenate([image[0].ravel(), image[-1].ravel(), image[1:-1, 0].ravel(), image[1:-1, -1].ravel()])
+    return "dark" if edge.mean() < 127.5 else "light"
+
+
+def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
+    """The side on which at least 95 % of the images' borders lie (of `most` spread evenly), or None."""
+    sides = [border_side(image) for image in images[::max(1, len(images) // most)]]
+    for side in ("dark", "light"):
+        if sides.count(side) >= 0.95 * len(sides):
+            return side
+    return None
+
+
+# Opening
+
+def load(path: str | os.PathLike) -> Classifier:
+    """Opens a run folder, a .keras or .h5 file, a folder of architecture and weights, or a SavedModel folder.
+
+    A SavedModel is named by the folder of its saved_model.pb or by the one above, as TensorFlow Serving takes it.
+
+    Raises:
+        ModelError: it is missing, truncated, not a model, or not an image classifier.
+        RunError: a run folder without a kept model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelError(f"Model {path} does not exist. Give a run folder, a .keras or .h5 file, or a SavedModel folder.")
+    devices.start()
+    if path.is_file():
+        return _load_file(path)
+    if is_run(path):
+        return _load_file(Run.open(path).model_path)
+    if (path / "architecture.json").is_file():
+        return _load_weights(path)
+    folder = saved_model_folder(path)
+    if folder is None:
+        raise ModelError(f"{path} is not a model: expected a run (manifest.json), a SavedModel (saved_model.pb, or a "
+                         "version folder that has it), or architecture.json with model.weights.h5.")
+    return _load_saved_model(folder)
+
+
+def saved_model_folder(path: Path) -> Path | None:
+    """The folder that has saved_model.pb: `path`, or its highest version folder."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [child for child in path.iterdir() if child.name.isdigit() and (child / "saved_model.pb").is_file()]
+    return max(versions, key=lambda child: int(child.name), default=None)
+
+
+def _load_file(path: Path) -> Classifier:
+    import keras
+
+    with path.open("rb") as file:
+        magic = file.read(8)
+    try:
+        if magic.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read(CARD).decode() if CARD in archive.namelist() else None
+        elif magic == b"\x89HDF\r\n\x1a\n":
+            import h5py
+
+            with h5py.File(path) as archive:
+                text = archive.attrs.get("kerascls")
+        else:
+            raise ModelError(f"{path} is not a model file: expected .keras or .h5. "
+                             f"Received a file that begins with {magic[:4]!r}.")
+        if path.suffix not in (".keras", ".h5", ".hdf5"):
+            raise ModelError(f"{path} must end in .keras or .h5.")
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        return Classifier(Card.from_json(text) if text else Card.guess(model), model)
+    except ModelError:
+        raise
+    except Exception as error:  # Keras, zipfile and h5py raise whatever a damaged file leads them to
+        raise _not_loadable(path, error) from None
+
+
+def _load_weights(folder: Path) -> Classifier:
+    import keras
+
+    try:
+        model = keras.models.model_from_json((folder / "architecture.json").read_text(encoding="utf-8"))
+        model.load_weights(folder / "model.weights.h5")
+        card_file = folder / CARD
+        card = Card.from_json(card_file.read_text(encoding="utf-8")) if card_file.is_file() else Card.guess(model)
+        return Classifier(card, model)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _not_loadable(folder, error) from None
+
+
+def _load_saved_model(folder: Path) -> Classifier:
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(folder))
+        signatures = list(loaded.signatures)
+        card_file = folder / "assets" / CARD
+        if "pixels" not in signatures or not card_file.is_file():
+            raise ModelError(f"{folder} is a SavedModel, but not one that kerascls exported: it has signatures "
+                             f"{signatures}, expected pixels and serving_default.")
+        return Classifier(Card.from_json(card_file.read_text(encoding="utf-8")), saved_model=loaded)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _not_loadable(folder, error) from None
+
+
+def _not_loadable(path: Path, error: Exception) -> ModelError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ModelError(f"{path} cannot be loaded: it is cut short, damaged, or not a model that Keras 3 reads "
+                      f"({reason[:160]}).")
+
+
+# Writing
+
+def save_keras(model: Any, card: Card, path: Path) -> None:
+    """Writes a .keras file that carries its card, whole or not at all."""
+    with atomic(path) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(CARD, card.as_json())
+
+
+def save_h5(model: Any, card: Card, path: Path) -> None:
+    """Writes a legacy .h5 file that carries its card in the attribute `kerascls`, whole or not at all."""
+    import h5py
+
+    with atomic(path) as temporary:
+        model.save(temporary)
+        with h5py.File(temporary, "a") as archive:
+            archive.attrs["kerascls"] = card.as_json()
+
+
+def save_weights(model: Any, card: Card, path: Path) -> None:
+    """Writes a folder of architecture.json, model.weights.h5 and the card, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / "architecture.json").write_text(model.to_json(), encoding="utf-8")
+        model.save_weights(temporary / "model.weights.h5")
+        (temporary / CARD).write_text(card.as_json(), encoding="utf-8")

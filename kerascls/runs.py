@@ -1,0 +1,169 @@
+"""Run folders: the files that pass between commands, each written whole or not at all."""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kerascls.config import Config, config_from_toml
+from kerascls.errors import OutputError, RunError
+
+FORMAT = 1  # of manifest.json
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it (over a file that stands there) if the block ends well.
+
+    What is written may be a file or a folder; a folder never replaces one that stands there. Nothing is left
+    behind if the block raises. The file's bytes are on the disk before the name is.
+    """
+    path = Path(path)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
+    temporary = folder / path.name
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            raise OutputError(f"{path} exists already. Remove it, or choose another place.")
+        for file in [temporary] if temporary.is_file() else sorted(temporary.rglob("*")):
+            if file.is_file():
+                with open(file, "rb+") as handle:
+                    os.fsync(handle.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or the first of `path`-2, `path`-3, ... that does not exist."""
+    candidate, count = path, 1
+    while candidate.exists():
+        count += 1
+        candidate = path.with_name(f"{path.name}-{count}")
+    return candidate
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder. Reads its files when asked; `Run.open` has made sure that it is one."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, out: Path | None, name: str) -> "Run":
+        """Makes the folder: `out`, which must not exist, or the next free name under saved_models/.
+
+        Raises:
+            OutputError: `out` exists, or the place cannot be written.
+        """
+        if out is not None and out.exists():
+            raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
+        path = out or free_name(Path("saved_models") / name)
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir()
+                return cls(path)
+            except FileExistsError:  # another training took the name between the look and the making
+                if out is not None:
+                    raise OutputError(f"{out} exists already. Give --out another place.") from None
+                path = free_name(Path("saved_models") / name)
+            except OSError as error:
+                raise OutputError(f"Cannot make {path}: {error.strerror}.") from None
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Raises RunError if `path` is not a run folder of this format that has a model."""
+        path = Path(path)
+        if not path.exists():
+            raise RunError(f"Run {path} does not exist. `kerascls train` makes one under saved_models/.")
+        if not (path / "manifest.json").is_file():
+            raise RunError(f"{path} is not a run: it has no manifest.json. Give the folder that `kerascls train` named.")
+        run = cls(path)
+        try:
+            found = run.manifest["format"]
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{path}/manifest.json is damaged.") from None
+        if found != FORMAT:
+            raise RunError(f"{path} has run format {found}; this kerascls reads format {FORMAT}. Update kerascls.")
+        if not run.model_path.is_file():
+            raise RunError(f"{path} has no model.keras: its training ended (status {run.manifest.get('status')}) before "
+                           "an epoch was kept. Train again.")
+        return run
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / "model.keras"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+
+    @property
+    def class_names(self) -> list[str]:
+        return json.loads((self.path / "class_names.json").read_text(encoding="utf-8"))
+
+    @property
+    def config(self) -> Config:
+        manifest = self.manifest
+        return config_from_toml((self.path / "config.toml").read_text(encoding="utf-8"), manifest["recipe"],
+                                manifest["data"]["fallback_for"])
+
+    @property
+    def notice(self) -> str | None:
+        """What every command on this run has to say first, or None."""
+        return fallback_notice(self.manifest["data"]["fallback_for"], self.manifest["data"]["name"])
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_json(self.path / "manifest.json", manifest)
+
+
+def fallback_notice(wanted: str | None, used: str) -> str | None:
+    """The announcement of a fallback, in capitals; None where there was none."""
+    if wanted is None:
+        return None
+    return (f"{wanted.upper()} IS NOT THE DATA HERE: THE EMBEDDED DATA SET {used.upper()} STANDS IN FOR IT. "
+            f"ITS NUMBERS SAY NOTHING ABOUT {wanted.upper()}.")
+
+
+def is_run(path: Path) -> bool:
+    return (path / "manifest.json").is_file()
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
