@@ -1,0 +1,391 @@
+"""The command line. A body parses, calls one library function, and prints; nothing heavy is imported before it runs.
+
+Results go to stdout, progress and warnings to stderr.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerascls import __version__
+from kerascls.errors import ConfigError, KerasclsError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, package_name="kerascls")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """From a data set to a trained, scored, exported and reloaded Keras image classifier.
+
+    \b
+    kerascls train mnist_cnn
+    kerascls predict saved_models/mnist_cnn three.png
+    """
+
+
+data_dir_option = click.option("--data-dir", metavar="DIR", help="Where TFDS keeps prepared data.  [default: "
+                               "$TFDS_DATA_DIR, else TFDS's own]")
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a recipe's key: train.epochs=3.")
+@click.option("--epochs", type=click.IntRange(1), help="Same as --set train.epochs=N.")
+@click.option("--batch-size", type=click.IntRange(1), help="Same as --set train.batch_size=N.")
+@click.option("--seed", type=click.IntRange(0), help="Same as --set train.seed=N.")
+@click.option("--seeds", metavar="N,N,...", help="Train once a seed; mean and range at the end.")
+@click.option("--data", metavar="DATA", help="Other data: a name, tfds:NAME, FILE.npz or ./my_data.py.")
+@data_dir_option
+@click.option("--no-fallback", is_flag=True, help="Missing data is an error, never replaced by embedded data.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder; must not exist.  [default: the next free "
+              "name under saved_models/]")
+@click.option("--json", "as_json", is_flag=True, help='End with one line {"run": ..., "test": ...}.')
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--log-steps", type=click.IntRange(1), default=None, metavar="N", help="A line every N steps as well.")
+def train(recipe: str, sets: Sequence[str], epochs: int | None, batch_size: int | None, seed: int | None,
+          seeds: str | None, data: str | None, data_dir: str | None, no_fallback: bool, out: Path | None,
+          as_json: bool, quiet: bool, log_steps: int | None) -> None:
+    """Train RECIPE, score its test split, and write a run folder.
+
+    RECIPE is a name from `kerascls list` or the path of a .toml file. The run's path is the last line of stdout.
+
+    \b
+    kerascls train mnist_cnn
+    kerascls train mnist_cnn --epochs 3 --set train.learning_rate=0.01 --seeds 0,1,2
+    kerascls train mnist_cnn --data tfds:kmnist
+    """
+    from kerascls.config import parse_sets
+    from kerascls.train import train as train_recipe
+
+    if seeds is not None and (seed is not None or out is not None):
+        raise click.UsageError("--seeds names its runs itself: leave out --seed and --out.")
+    common: dict[str, Any] = dict(
+        data=data, epochs=epochs, batch_size=batch_size, overrides=parse_sets(sets), data_dir=data_dir,
+        fallback=not no_fallback, quiet=quiet, log_steps=log_steps or 0, command=_command_line())
+    results = []
+    for one in _parse_seeds(seeds) if seeds is not None else [seed]:
+        suffix = f"-seed{one}" if seeds is not None else ""
+        result = train_recipe(recipe, seed=one, out=out, name_suffix=suffix, **common)
+        results.append(result)
+        if not as_json:
+            _tell_result(result, quiet)
+        if result.status == "interrupted":
+            break
+    scored = [result for result in results if result.test is not None]
+    if seeds is None:
+        answer: dict[str, Any] = {"run": str(results[0].path), "test": results[0].test}
+    else:
+        accuracies = [result.accuracy for result in scored]
+        answer = {"runs": [{"run": str(result.path), "test": result.test} for result in results],
+                  "accuracy": {"mean": sum(accuracies) / len(accuracies), "min": min(accuracies),
+                               "max": max(accuracies)} if accuracies else None}
+        if accuracies and not as_json:
+            click.echo(f"test accuracy over {len(accuracies)} seeds: mean {answer['accuracy']['mean']:.4f}, "
+                       f"range {min(accuracies):.4f} to {max(accuracies):.4f}")
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    elif seeds is None:
+        click.echo(str(results[0].path))
+    if results[-1].status == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _tell_result(result: Any, quiet: bool) -> None:
+    if result.status == "interrupted":
+        click.echo(f"Interrupted. {'The best epoch so far is kept' if result.test else 'No epoch had ended, none is kept'}"
+                   f" in {result.path}.", err=True)
+    if quiet or result.test is None:
+        return
+    _announce(result.notice)
+    test = result.test
+    click.echo(f"test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f}, balanced accuracy "
+               f"{test['balanced_accuracy']:.4f} ({test['examples']:,} images)")
+    for file, what in (("model.keras", "the trained model"), ("metrics.json", "all scores"),
+                       ("history.csv", "every epoch"), ("curves.png", "learning curves"),
+                       ("confusion.png", "confusion matrix"), ("most_wrong.png", "the most wrong images")):
+        if (result.path / file).exists():
+            click.echo(f"  {result.path / file}  {what}")
+
+
+def _parse_seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise click.UsageError(f"--seeds takes different whole numbers, as in 0,1,2. Received: {text!r}")
+    return seeds
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", metavar="DATA", help="Other data than the run's: a name, tfds:NAME, FILE.npz or ./my_data.py.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="The scores as one JSON object.")
+def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_json: bool) -> None:
+    """Score RUN: loss, accuracy, and precision, recall and F1 of every class.
+
+    Draws learning curves, confusion matrix and the most wrong images into the run's folder.
+
+    \b
+    kerascls evaluate saved_models/mnist_cnn
+    kerascls evaluate saved_models/mnist_cnn --data digits --json
+    """
+    from kerascls.evaluate import evaluate as evaluate_run
+    from kerascls.evaluate import table
+
+    evaluation = evaluate_run(run, data, split, data_dir)
+    _announce(evaluation.notice)
+    if as_json:
+        click.echo(json.dumps(evaluation.scores, ensure_ascii=False))
+        return
+    click.echo(table(evaluation))
+    click.echo()
+    for picture in evaluation.pictures:
+        click.echo(f"drawn: {picture}")
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Names an image.")
+@click.option("--invert", is_flag=True, help="Turn black into white first, for dark ink on white paper.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write a table as well.")
+@click.option("--plot", "plot_file", type=click.Path(path_type=Path), metavar="FILE", help="Draw the images, titled "
+              "with their percentages.")
+@click.option("--data", metavar="DATA", help="Examples of a data set in place of FILES, with their true names.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--count", type=click.IntRange(1), default=9, show_default=True, help="Examples of --data.")
+@data_dir_option
+def predict(model: Path, files: Sequence[Path], top_k: int, invert: bool, as_json: bool, csv_file: Path | None,
+            plot_file: Path | None, data: str | None, split: str, count: int, data_dir: str | None) -> None:
+    """Name the images in FILES (files or folders) with MODEL.
+
+    MODEL is a run folder, a .keras or .h5 file, or a SavedModel folder. An image that cannot be read costs no other;
+    the command then exits 1 at its end.
+
+    \b
+    kerascls predict saved_models/mnist_cnn three.png
+    kerascls predict saved_models/mnist_cnn my_photos/ --csv answers.csv
+    kerascls predict saved_models/mnist_cnn --data digits --count 4 --plot four.png
+    """
+    if bool(files) == bool(data):
+        raise click.UsageError("Give FILES, or --data NAME, and not both.")
+    import contextlib
+
+    from kerascls.load import load
+    from kerascls.predict import (
+        MOST_PLOTTED,
+        CsvWriter,
+        as_text,
+        image_files,
+        plot,
+        predict_dataset,
+        predict_files,
+    )
+    from kerascls.predict import as_json as json_line
+    from kerascls.runs import atomic
+
+    found = image_files(files) if files else []
+    classifier = load(model)
+    _announce(classifier.notice)
+    top_k = min(top_k, len(classifier.class_names))
+    answers = (predict_files(classifier, found, top_k, invert) if files else
+               predict_dataset(classifier, data, split, count, top_k, invert, data_dir))
+    shown, failed, other_polarity = [], 0, 0
+    with contextlib.ExitStack() as stack:
+        table = None
+        if csv_file is not None:
+            temporary = stack.enter_context(atomic(csv_file))
+            table = CsvWriter(stack.enter_context(temporary.open("w", encoding="utf-8", newline="")), top_k)
+        for answer in answers:
+            prediction = answer.prediction
+            failed += prediction.error is not None
+            other_polarity += prediction.other_polarity
+            if plot_file is not None and len(shown) < MOST_PLOTTED:
+                shown.append(answer)
+            if table is not None:
+                table.write(prediction)
+            if as_json:
+                click.echo(json_line(prediction))
+            else:
+                click.echo(as_text(answer), err=prediction.error is not None)
+    if other_polarity:
+        side, other = ("dark", "light") if classifier.card.border == "dark" else ("light", "dark")
+        click.echo(f"Warning: {other_polarity} image{'s have' if other_polarity > 1 else ' has'} a {other} border; the "
+                   f"training images had {side} ones. " + ("Leave out --invert." if invert else "Try --invert."), err=True)
+    if plot_file is not None:
+        plot(shown, plot_file)
+        click.echo(f"drawn: {plot_file}", err=True)
+    if failed:
+        raise KerasclsError(f"{failed} of {len(found)} images could not be read.")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--format", "format_", type=click.Choice(["keras", "saved_model", "h5", "weights"]), default="saved_model",
+              show_default=True, help="weights is architecture JSON with weights HDF5.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to; must not exist.  [default: under RUN/exports]")
+def export(run: Path, format_: str, out: Path | None) -> None:
+    """Write RUN's model in another format, proven to answer alike in a fresh process.
+
+    \b
+    kerascls export saved_models/mnist_cnn --format saved_model
+    """
+    from kerascls.export import export as export_run
+
+    exported = export_run(run, format_, out)
+    _announce(exported.notice)
+    click.echo(f"{exported.examples} images answered in a fresh process: largest difference {exported.max_difference:g}")
+    click.echo(str(exported.path))
+
+
+@cli.command()
+@click.argument("what", metavar="RECIPE_OR_RUN")
+@click.option("--json", "as_json", is_flag=True, help="Counts and layers as one JSON object.")
+def summary(what: str, as_json: bool) -> None:
+    """Show a model's layers and parameters: a recipe's, a run's or a model file's.
+
+    \b
+    kerascls summary mnist_cnn
+    kerascls summary saved_models/mnist_cnn --json
+    """
+    from kerascls.summary import summary as summarise
+
+    found = summarise(what)
+    table = found.pop("table")
+    click.echo(json.dumps(found) if as_json else
+               f"{table}\n{found['total']:,} parameters, {found['trainable']:,} trainable")
+
+
+@cli.command()
+@click.argument("what", metavar="RECIPE_OR_DATA")
+@click.option("--augmented", is_flag=True, help="Draw the images after the recipe's augmentation.")
+@click.option("--plot", "plot_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="The picture.  [default: NAME.png here]")
+@data_dir_option
+def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | None) -> None:
+    """Show a data set: image shape, class map, counts, and a picture of nine samples.
+
+    \b
+    kerascls show digits
+    kerascls show mnist_cnn --augmented
+    """
+    from kerascls.show import show as show_data
+    from kerascls.show import table
+
+    default = Path(what.removeprefix("tfds:").replace("/", "-").replace(":", "-")).stem
+    shown = show_data(what, plot_file or Path(f"{default}{'-augmented' if augmented else ''}.png"), data_dir, augmented)
+    click.echo(table(shown))
+    click.echo(f"drawn: {shown.picture}")
+
+
+@cli.command("list")
+def list_() -> None:
+    """List recipes, models and data sets, a line each."""
+    from kerascls.config import configs_dir, dataset_files, first_sentence, model_files, recipe_names
+
+    recipes = {name: configs_dir() / f"{name}.toml" for name in recipe_names()}
+    for title, files in (("recipes", recipes), ("models", model_files()), ("data sets", dataset_files())):
+        click.echo(f"{title}:")
+        for name, path in files.items():
+            click.echo(f"  {name:<26}{first_sentence(path)}")
+    click.echo(f"  {'tfds:NAME':<26}Any image-classification data set of TensorFlow Datasets.\n"
+               f"  {'FILE.npz':<26}Arrays x_train, y_train, x_test, y_test of your own.")
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--from", "source", default="mnist_cnn", show_default=True, help="The recipe to begin from.")
+def new(name: str, source: str) -> None:
+    """Write NAME.toml, a commented recipe of your own.
+
+    \b
+    kerascls new my_net --from mnist_cnn
+    """
+    from kerascls.config import new_recipe
+
+    path = new_recipe(name, source)
+    click.echo(f"Edit it, then: kerascls train {path}", err=True)
+    click.echo(str(path))
+
+
+@cli.command()
+def env() -> None:
+    """Print versions and devices, for a bug report."""
+    from kerascls.devices import environment
+
+    for key, value in environment().items():
+        click.echo(f"{key}: {value}")
+
+
+def _announce(notice: str | None) -> None:
+    if notice:
+        click.echo(notice, err=True)
+
+
+def _command_line() -> str:
+    """The command as typed, an absolute path cut to its last part: runs hold no path of this machine."""
+    import shlex
+
+    def short(word: str) -> str:
+        head, equals, tail = word.rpartition("=")
+        return head + equals + (os.path.basename(tail.rstrip("/\\")) if os.path.isabs(tail) else tail)
+
+    return shlex.join(["kerascls", *map(short, sys.argv[1:])])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line: one line on stderr for an error, and the exit codes of errors.py."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit code."""
+    debug = "--debug" in arguments
+    try:
+        cli.main(list(arguments), prog_name="kerascls", standalone_mode=False)
+        return 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:  # the reader of stdout has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        _say_error(error)
+        return error.exit_code if isinstance(error, KerasclsError) else 1
+
+
+def _say_error(error: Exception) -> None:
+    if isinstance(error, KerasclsError):
+        message = str(error)
+        if not isinstance(error, ConfigError):
+            message = " ".join(message.split())
+    elif isinstance(error, OSError) and error.strerror:
+        message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    elif isinstance(error, MemoryError):
+        message = "Out of memory. Lower train.batch_size or data.image_shape."
+    else:
+        first = (str(error).strip().splitlines() or [""])[0]
+        message = f"Unexpected {type(error).__name__}: {first[:300]} This is a bug; `kerascls --debug ...` shows where."
+    print(f"Error: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What a data set or a recipe's data looks like: shapes, class map, counts, a picture of samples."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerascls import plots
+from kerascls.config import is_recipe, load_config
+from kerascls.datasets import Dataset, load_dataset
+from kerascls.errors import ConfigError
+from kerascls.runs import fallback_notice
+from kerascls.split import with_all_splits
+from kerascls.train import load_data
+
+SAMPLES = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What `kerascls show` prints, and the picture that it drew."""
+
+    name: str
+    source: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    counts: dict[str, list[int]]
+    picture: Path
+
+
+def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool = False) -> Shown:
+    """Draws nine training images with their names, and counts the examples of every class.
+
+    Args:
+        what: a recipe's name or .toml (its data, split as training splits it), or a data set's name.
+        picture: the file to draw.
+        augmented: whether to draw the images after the recipe's augmentation, as a first training step would.
+
+    Raises:
+        ConfigError: `augmented` without a recipe that has a policy.
+    """
+    policy: list[dict[str, Any]] = []
+    seed = 0
+    if is_recipe(what):
+        config, dataset = load_data(what, {}, data_dir, fallback=True)
+        dataset = with_all_splits(dataset, config.data.validation)
+        policy, seed = config.augment.policy, config.train.seed
+        notice = fallback_notice(config.fallback_for, dataset.name)
+    else:
+        dataset, notice = load_dataset(what, data_dir), None
+    if augmented and not policy:
+        raise ConfigError(f"{what} has no augmentation to show: it states no augment.policy.")
+    split = dataset.splits.get("train") or next(iter(dataset.splits.values()))
+    images, labels = samples(split.images, split.labels)
+    titles = [f"{plots.shorten(dataset.class_names[label])}" for label in labels]
+    if augmented:
+        images = augment_like_training(images, policy, seed)
+    heading = f"{notice or dataset.name}" if notice is None else f"{dataset.name} (in place of {config.fallback_for})"
+    plots.save(plots.image_grid(list(images), titles, 3, heading + (", augmented" if augmented else "")), picture)
+    return Shown(dataset.name, dataset.source, dataset.image_shape, dataset.class_names, class_counts(dataset), picture)
+
+
+def samples(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first image of each of the first nine classes, then further ones until there are nine."""
+    firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:SAMPLES]]
+    rest = [i for i in range(min(len(labels), 4 * SAMPLES)) if i not in firsts]
+    chosen = np.array((firsts + rest)[:SAMPLES])
+    return images[chosen], labels[chosen]
+
+
+def augment_like_training(images: np.ndarray, policy: list[dict[str, Any]], seed: int) -> np.ndarray:
+    """uint8 images under a policy, drawn with the seed of training's first step."""
+    from kerascls import devices
+
+    devices.start()
+    import tensorflow as tf
+
+    from kerascls.augment import apply_policy
+
+    labels = tf.zeros((len(images), 1))
+    out, _ = apply_policy(policy, tf.constant(images), labels, tf.constant([seed, 0], tf.int32))
+    return np.clip(np.round(out.numpy()), 0, 255).astype(np.uint8)
+
+
+def class_counts(dataset: Dataset) -> dict[str, list[int]]:
+    """Examples of each class, by split."""
+    classes = len(dataset.class_names)
+    return {name: np.bincount(split.labels, minlength=classes).tolist() for name, split in dataset.splits.items()}
+
+
+def table(shown: Shown) -> str:
+    """The class map and the counts as `kerascls show` prints them."""
+    height, width, channels = shown.image_shape
+    lines = [f"{shown.name} ({shown.source}): images {height}x{width}x{channels}, {len(shown.class_names)} classes",
+             "   id  " + "".join(f"{split:>12}" for split in shown.counts) + "  name"]
+    for i, name in enumerate(shown.class_names):
+        lines.append(f"{i:>5}  " + "".join(f"{counts[i]:>12,}" for counts in shown.counts.values()) + f"  {name}")
+    lines.append("  all  " + "".join(f"{sum(counts):>12,}" for counts in shown.counts.values()))
+    return "\n".join(lines)
