@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -434,12 +435,12 @@ def new_recipe(name: str, source: str) -> Path:
             value = table.get(key, field.default if field.default_factory is dataclasses.MISSING
                               else field.default_factory())
             lines.append(f"# {field.metadata['doc']}")
-            lines.append(("" if key in table else "# ") + tomli_w.dumps({key: value}).strip().replace("\n", ""))
+            lines.append(("" if key in table else "# ") + _toml_line(key, value))
         options = build_options(model_files()[table["name"]]) if section == "model" and table["name"] in model_files() else {}
         for key, value in {**options, **{k: v for k, v in table.items() if k not in documented}}.items():
             value = table.get(key, value)
             if value is not None:
-                lines.append(("" if key in table else "# ") + tomli_w.dumps({key: value}).strip().replace("\n", ""))
+                lines.append(("" if key in table else "# ") + _toml_line(key, value))
         lines.append("")
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -447,3 +448,8 @@ def new_recipe(name: str, source: str) -> Path:
     except FileExistsError:
         raise OutputError(f"{path} exists already. Choose another name, or remove it first.") from None
     return path
+
+
+def _toml_line(key: str, value: Any) -> str:
+    """`key = value` on one line, lists too."""
+    return re.sub(r"\s*\n\s*", " ", tomli_w.dumps({key: value}).strip()).replace("[ ", "[").replace(", ]", "]")

@@ -57,8 +57,10 @@ def start() -> None:
             with contextlib.suppress(RuntimeError):  # the GPU is in use already: its memory is settled
                 tf.config.experimental.set_memory_growth(gpu, True)
         tf.config.experimental.enable_op_determinism()
+        import absl.logging
         import keras
 
+        absl.logging.set_verbosity(absl.logging.ERROR)  # it repeats what our own messages say
         tf.zeros(1)  # the runtime starts here, with its last lines of noise
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError("Keras was imported with another backend before kerascls. Set KERAS_BACKEND=tensorflow.")

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from kerascls.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit for a decompression bomb
 _EXIF_HEAD = 1 << 17  # bytes of a JPEG searched for its orientation; the segment must lie in its first 64 KiB or so
 
@@ -196,20 +195,20 @@ def _decode_bmp(encoded: tf.Tensor, over_background) -> tf.Tensor:
     head = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 0, 70) + b"\0" * 70, tf.uint8), tf.int32)
 
     def u32(at: int) -> tf.Tensor:
-        return head[at] + (head[at + 1] << 8) + (head[at + 2] << 16) + (head[at + 3] << 24)
+        return head[at] + head[at + 1] * 2**8 + head[at + 2] * 2**16 + tf.bitwise.left_shift(head[at + 3], 24)
 
     start, header, width, height, bits, compression = u32(10), u32(14), u32(18), u32(22), head[28], u32(30)
 
     def palette() -> tf.Tensor:
         colours = u32(46)
-        colours = tf.where(tf.equal(colours, 0), 1 << bits, colours)
+        colours = tf.where(tf.equal(colours, 0), tf.bitwise.left_shift(1, bits), colours)
         table = tf.io.decode_raw(tf.strings.substr(encoded, 14 + header, 4 * colours), tf.uint8)
         table = tf.reshape(table, (-1, 4))[:, 2::-1]  # stored as blue, green, red, nothing
         stride = (width * bits + 31) // 32 * 4
         rows = tf.io.decode_raw(tf.strings.substr(encoded, start, stride * tf.abs(height)), tf.uint8)
         rows = tf.cast(tf.reshape(rows, (tf.abs(height), stride)), tf.int32)
         shifts = tf.range(8 - bits, -1, -bits)
-        ids = tf.bitwise.bitwise_and(tf.bitwise.right_shift(rows[..., None], shifts), (1 << bits) - 1)
+        ids = tf.bitwise.bitwise_and(tf.bitwise.right_shift(rows[..., None], shifts), tf.bitwise.left_shift(1, bits) - 1)
         ids = tf.reshape(ids, (tf.abs(height), -1))[:, :width]
         return tf.gather(table, tf.cond(height > 0, lambda: ids[::-1], lambda: ids))
 
@@ -232,8 +231,12 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     orientation = _exif_orientation(encoded)
 
     def turned() -> tf.Tensor:
-        # 2 mirrors, 3 turns by 180 degrees, 4 mirrors upside down; 5 to 8 are 1, 4, 2 and 3 ... of the transpose.
-        upright = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+        # 2 mirrors, 3 turns by 180 degrees, 4 mirrors upside down; 5 to 8 are the transpose, then nothing,
+        # mirrored, turned by 180 degrees, upside down.
+        # Transposed by a gather: TensorFlow 2.21's transpose of integers writes a line to stderr on some processors.
+        height, width = tf.shape(image)[0], tf.shape(image)[1]
+        places = tf.range(width)[:, None] + tf.range(height)[None, :] * width
+        upright = tf.cond(orientation >= 5, lambda: tf.gather(tf.reshape(image, (-1, 3)), places), lambda: image)
         flip_left_right = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
         flip_up_down = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
         upright = tf.cond(flip_left_right, lambda: upright[:, ::-1], lambda: upright)
@@ -257,7 +260,7 @@ def _exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     def is_other_header(at: tf.Tensor) -> tf.Tensor:  # image data starts at FF DA
         return (byte(at) == 0xFF) & (byte(at + 1) != 0xDA) & ~is_exif(at) & (at + 4 < size)
 
-    at = tf.while_loop(is_other_header, lambda at: [at + 2 + (byte(at + 2) << 8) + byte(at + 3)], [tf.constant(2)])[0]
+    at = tf.while_loop(is_other_header, lambda at: [at + 2 + byte(at + 2) * 256 + byte(at + 3)], [tf.constant(2)])[0]
 
     def read() -> tf.Tensor:
         tiff = at + 10
@@ -265,7 +268,7 @@ def _exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
 
         def u16(where: tf.Tensor) -> tf.Tensor:
             first, second = byte(where), byte(where + 1)
-            return tf.where(little, first + (second << 8), (first << 8) + second)
+            return tf.where(little, first + second * 256, first * 256 + second)
 
         # An offset over 65,535 cannot lie in the segment, so its low 16 bits are enough.
         directory = tiff + u16(tiff + tf.where(little, 4, 6))

@@ -14,6 +14,7 @@ from kerascls.errors import DataError
 from kerascls.load import Classifier, Prediction
 from kerascls.split import with_all_splits
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")  # of files in folders
 MOST_PLOTTED = 64  # images in one picture
 
 
@@ -32,8 +33,6 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         DataError: a path does not exist, or a folder has no images.
     """
-    from kerascls.images import SUFFIXES
-
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():

@@ -64,7 +64,7 @@ def _features(builder: Any) -> tuple[str, str]:
         named = {key: named[key] for key in keys if key in named}
     images = [key for key, feature in named.items() if isinstance(feature, tfds.features.Image)]
     labels = [key for key, feature in named.items() if isinstance(feature, tfds.features.ClassLabel)]
-    if len(images) != 1 or len(labels) != 1 or named[images[0]].dtype != np.uint8:
+    if len(images) != 1 or len(labels) != 1 or named[images[0]].np_dtype != np.uint8:
         raise DataError(f"tfds:{builder.name} is not for image classification: expected one uint8 image and one class "
                         f"label. Its features are {', '.join(sorted(features)) if named else features}")
     return images[0], labels[0]
