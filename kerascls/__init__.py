@@ -28,8 +28,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {"train": "train", "TrainResult": "train", "evaluate": "evaluate", "Evaluation": "evaluate",
-         "load": "load", "Classifier": "load", "Prediction": "load", "export": "export", "Export": "export"}
+_HOME = {
+    "train": "train",
+    "TrainResult": "train",
+    "evaluate": "evaluate",
+    "Evaluation": "evaluate",
+    "load": "load",
+    "Classifier": "load",
+    "Prediction": "load",
+    "export": "export",
+    "Export": "export",
+}
 __all__ = [*_HOME, "__version__"]
 
 

@@ -13,8 +13,9 @@ import keras
 import tensorflow as tf
 
 
-def flip(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, horizontal: bool = True,
-         vertical: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+def flip(
+    images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, horizontal: bool = True, vertical: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Mirrors each image with probability 1/2, left to right, upside down, or each of both."""
     draws = tf.random.stateless_uniform((2, tf.shape(images)[0], 1, 1, 1), seed)
     if horizontal:
@@ -24,8 +25,15 @@ def flip(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, horizontal: b
     return images, labels
 
 
-def affine(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, degrees: float = 0.0, shift: float = 0.0,
-           zoom: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
+def affine(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    degrees: float = 0.0,
+    shift: float = 0.0,
+    zoom: float = 0.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Turns, moves and scales each image about its centre in one bilinear step; the edge is repeated outward.
 
     Args:
@@ -40,13 +48,19 @@ def affine(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, degrees: fl
     down, right = draws[1] * shift * height, draws[2] * shift * width
     matrices = affine_matrices(angle, down, right, 1.0 + draws[3] * zoom, height, width)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=images, transforms=matrices, output_shape=shape[1:3], fill_value=0.0, interpolation="BILINEAR",
-        fill_mode="NEAREST")
+        images=images,
+        transforms=matrices,
+        output_shape=shape[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
     return moved, labels
 
 
-def affine_matrices(angle: tf.Tensor, down: tf.Tensor, right: tf.Tensor, scale: tf.Tensor, height: tf.Tensor,
-                    width: tf.Tensor) -> tf.Tensor:
+def affine_matrices(
+    angle: tf.Tensor, down: tf.Tensor, right: tf.Tensor, scale: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+) -> tf.Tensor:
     """Rows of ImageProjectiveTransformV3: output pixel (x, y) is read from (a x + b y + c, d x + e y + f).
 
     The image is scaled by `scale` and turned anticlockwise by `angle` about its centre, ((width - 1) / 2,
@@ -67,8 +81,9 @@ def affine_matrices(angle: tf.Tensor, down: tf.Tensor, right: tf.Tensor, scale: 
     return tf.stack([a, b, c, d, e, f, zero, zero], axis=1)
 
 
-def apply_policy(policy: Sequence[dict[str, Any]], images: tf.Tensor, labels: tf.Tensor,
-                 seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def apply_policy(
+    policy: Sequence[dict[str, Any]], images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Applies a recipe's policy, each entry with a seed of its own.
 
     Args:

@@ -53,7 +53,8 @@ class StopOnNaN(keras.callbacks.Callback):
             saved = f"Epoch {kept} is kept in {self.run_path}." if kept else "No epoch had ended, so none is kept."
             raise TrainingFailed(
                 f"The loss became {loss} in epoch {self.epoch}, by step {min(batch + 1, self.steps)} of {self.steps}. "
-                f"Usually the learning rate is too high: lower train.learning_rate tenfold. {saved}")
+                f"Usually the learning rate is too high: lower train.learning_rate tenfold. {saved}"
+            )
 
 
 class KeepEpoch(keras.callbacks.Callback):
@@ -108,8 +109,17 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self.epochs, self.steps, self.batch_size, self.examples = epochs, steps, batch_size, examples
         self.log_steps = log_steps
-        self.bar = tqdm(total=epochs * min(examples, steps * batch_size), unit=" images", unit_scale=True,
-                        dynamic_ncols=True, file=sys.stderr) if bar else None
+        self.bar = (
+            tqdm(
+                total=epochs * min(examples, steps * batch_size),
+                unit=" images",
+                unit_scale=True,
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
+            if bar
+            else None
+        )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.seen, self.begin, self.next_line = epoch + 1, 0, time.perf_counter(), self.log_steps
@@ -120,21 +130,27 @@ class Progress(keras.callbacks.Callback):
         step = min(batch + 1, self.steps)
         seen = min(step * self.batch_size, self.examples)
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {float(logs['loss']):.4f} accuracy {float(logs['accuracy']):.4f}",
-                                     refresh=False)
+            self.bar.set_postfix_str(
+                f"loss {float(logs['loss']):.4f} accuracy {float(logs['accuracy']):.4f}", refresh=False
+            )
             self.bar.update(seen - self.seen)
         self.seen = seen
         if self.log_steps and step >= self.next_line:
             self.next_line = (step // self.log_steps + 1) * self.log_steps
             rate = seen / (time.perf_counter() - self.begin)
-            self.say(f"epoch {self.epoch}/{self.epochs}  step {step}/{self.steps}  loss {float(logs['loss']):.4f}  "
-                     f"accuracy {float(logs['accuracy']):.4f}  {rate:,.0f} images/s")
+            self.say(
+                f"epoch {self.epoch}/{self.epochs}  step {step}/{self.steps}  loss {float(logs['loss']):.4f}  "
+                f"accuracy {float(logs['accuracy']):.4f}  {rate:,.0f} images/s"
+            )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        validation = (f"  val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.4f}"
-                      if "val_loss" in logs else "")
-        self.say(f"epoch {self.epoch}/{self.epochs}  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}"
-                 f"{validation}  {logs['seconds']:.1f} s")
+        validation = (
+            f"  val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.4f}" if "val_loss" in logs else ""
+        )
+        self.say(
+            f"epoch {self.epoch}/{self.epochs}  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}"
+            f"{validation}  {logs['seconds']:.1f} s"
+        )
 
     def say(self, line: str) -> None:
         if self.bar is not None:

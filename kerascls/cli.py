@@ -30,8 +30,9 @@ def cli(debug: bool) -> None:
     """
 
 
-data_dir_option = click.option("--data-dir", metavar="DIR", help="Where TFDS keeps prepared data.  [default: "
-                               "$TFDS_DATA_DIR, else TFDS's own]")
+data_dir_option = click.option(
+    "--data-dir", metavar="DIR", help="Where TFDS keeps prepared data.  [default: $TFDS_DATA_DIR, else TFDS's own]"
+)
 
 
 @cli.command()
@@ -44,14 +45,29 @@ data_dir_option = click.option("--data-dir", metavar="DIR", help="Where TFDS kee
 @click.option("--data", metavar="DATA", help="Other data: a name, tfds:NAME, FILE.npz or ./my_data.py.")
 @data_dir_option
 @click.option("--no-fallback", is_flag=True, help="Missing data is an error, never replaced by embedded data.")
-@click.option("--out", type=click.Path(path_type=Path), help="The run folder; must not exist.  [default: the next free "
-              "name under saved_models/]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run folder; must not exist.  [default: the next free name under saved_models/]",
+)
 @click.option("--json", "as_json", is_flag=True, help='End with one line {"run": ..., "test": ...}.')
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--log-steps", type=click.IntRange(1), default=None, metavar="N", help="A line every N steps as well.")
-def train(recipe: str, sets: Sequence[str], epochs: int | None, batch_size: int | None, seed: int | None,
-          seeds: str | None, data: str | None, data_dir: str | None, no_fallback: bool, out: Path | None,
-          as_json: bool, quiet: bool, log_steps: int | None) -> None:
+def train(
+    recipe: str,
+    sets: Sequence[str],
+    epochs: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    seeds: str | None,
+    data: str | None,
+    data_dir: str | None,
+    no_fallback: bool,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+    log_steps: int | None,
+) -> None:
     """Train RECIPE, score its test split, and write a run folder.
 
     RECIPE is a name from `kerascls list` or the path of a .toml file. The run's path is the last line of stdout.
@@ -67,8 +83,16 @@ def train(recipe: str, sets: Sequence[str], epochs: int | None, batch_size: int 
     if seeds is not None and (seed is not None or out is not None):
         raise click.UsageError("--seeds names its runs itself: leave out --seed and --out.")
     common: dict[str, Any] = dict(
-        data=data, epochs=epochs, batch_size=batch_size, overrides=parse_sets(sets), data_dir=data_dir,
-        fallback=not no_fallback, quiet=quiet, log_steps=log_steps or 0, command=_command_line())
+        data=data,
+        epochs=epochs,
+        batch_size=batch_size,
+        overrides=parse_sets(sets),
+        data_dir=data_dir,
+        fallback=not no_fallback,
+        quiet=quiet,
+        log_steps=log_steps or 0,
+        command=_command_line(),
+    )
     results = []
     for one in _parse_seeds(seeds) if seeds is not None else [seed]:
         suffix = f"-seed{one}" if seeds is not None else ""
@@ -83,12 +107,17 @@ def train(recipe: str, sets: Sequence[str], epochs: int | None, batch_size: int 
         answer: dict[str, Any] = {"run": str(results[0].path), "test": results[0].test}
     else:
         accuracies = [result.accuracy for result in scored]
-        answer = {"runs": [{"run": str(result.path), "test": result.test} for result in results],
-                  "accuracy": {"mean": sum(accuracies) / len(accuracies), "min": min(accuracies),
-                               "max": max(accuracies)} if accuracies else None}
+        answer = {
+            "runs": [{"run": str(result.path), "test": result.test} for result in results],
+            "accuracy": {"mean": sum(accuracies) / len(accuracies), "min": min(accuracies), "max": max(accuracies)}
+            if accuracies
+            else None,
+        }
         if accuracies and not as_json:
-            click.echo(f"test accuracy over {len(accuracies)} seeds: mean {answer['accuracy']['mean']:.4f}, "
-                       f"range {min(accuracies):.4f} to {max(accuracies):.4f}")
+            click.echo(
+                f"test accuracy over {len(accuracies)} seeds: mean {answer['accuracy']['mean']:.4f}, "
+                f"range {min(accuracies):.4f} to {max(accuracies):.4f}"
+            )
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     elif seeds is None:
@@ -99,17 +128,27 @@ def train(recipe: str, sets: Sequence[str], epochs: int | None, batch_size: int 
 
 def _tell_result(result: Any, quiet: bool) -> None:
     if result.status == "interrupted":
-        click.echo(f"Interrupted. {'The best epoch so far is kept' if result.test else 'No epoch had ended, none is kept'}"
-                   f" in {result.path}.", err=True)
+        click.echo(
+            f"Interrupted. {'The best epoch so far is kept' if result.test else 'No epoch had ended, none is kept'}"
+            f" in {result.path}.",
+            err=True,
+        )
     if quiet or result.test is None:
         return
     _announce(result.notice)
     test = result.test
-    click.echo(f"test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f}, balanced accuracy "
-               f"{test['balanced_accuracy']:.4f} ({test['examples']:,} images)")
-    for file, what in (("model.keras", "the trained model"), ("metrics.json", "all scores"),
-                       ("history.csv", "every epoch"), ("curves.png", "learning curves"),
-                       ("confusion.png", "confusion matrix"), ("most_wrong.png", "the most wrong images")):
+    click.echo(
+        f"test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f}, balanced accuracy "
+        f"{test['balanced_accuracy']:.4f} ({test['examples']:,} images)"
+    )
+    for file, what in (
+        ("model.keras", "the trained model"),
+        ("metrics.json", "all scores"),
+        ("history.csv", "every epoch"),
+        ("curves.png", "learning curves"),
+        ("confusion.png", "confusion matrix"),
+        ("most_wrong.png", "the most wrong images"),
+    ):
         if (result.path / file).exists():
             click.echo(f"  {result.path / file}  {what}")
 
@@ -160,14 +199,30 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
 @click.option("--invert", is_flag=True, help="Turn black into white first, for dark ink on white paper.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write a table as well.")
-@click.option("--plot", "plot_file", type=click.Path(path_type=Path), metavar="FILE", help="Draw the images, titled "
-              "with their percentages.")
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the images, titled with their percentages.",
+)
 @click.option("--data", metavar="DATA", help="Examples of a data set in place of FILES, with their true names.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @click.option("--count", type=click.IntRange(1), default=9, show_default=True, help="Examples of --data.")
 @data_dir_option
-def predict(model: Path, files: Sequence[Path], top_k: int, invert: bool, as_json: bool, csv_file: Path | None,
-            plot_file: Path | None, data: str | None, split: str, count: int, data_dir: str | None) -> None:
+def predict(
+    model: Path,
+    files: Sequence[Path],
+    top_k: int,
+    invert: bool,
+    as_json: bool,
+    csv_file: Path | None,
+    plot_file: Path | None,
+    data: str | None,
+    split: str,
+    count: int,
+    data_dir: str | None,
+) -> None:
     """Name the images in FILES (files or folders) with MODEL.
 
     MODEL is a run folder, a .keras or .h5 file, or a SavedModel folder. An image that cannot be read costs no other;
@@ -199,8 +254,11 @@ def predict(model: Path, files: Sequence[Path], top_k: int, invert: bool, as_jso
     classifier = load(model)
     _announce(classifier.notice)
     top_k = min(top_k, len(classifier.class_names))
-    answers = (predict_files(classifier, found, top_k, invert) if files else
-               predict_dataset(classifier, data, split, count, top_k, invert, data_dir))
+    answers = (
+        predict_files(classifier, found, top_k, invert)
+        if files
+        else predict_dataset(classifier, data, split, count, top_k, invert, data_dir)
+    )
     shown, failed, other_polarity = [], 0, 0
     with contextlib.ExitStack() as stack:
         table = None
@@ -221,8 +279,11 @@ def predict(model: Path, files: Sequence[Path], top_k: int, invert: bool, as_jso
                 click.echo(as_text(answer), err=prediction.error is not None)
     if other_polarity:
         side, other = ("dark", "light") if classifier.card.border == "dark" else ("light", "dark")
-        click.echo(f"Warning: {other_polarity} image{'s have' if other_polarity > 1 else ' has'} a {other} border; the "
-                   f"training images had {side} ones. " + ("Leave out --invert." if invert else "Try --invert."), err=True)
+        click.echo(
+            f"Warning: {other_polarity} image{'s have' if other_polarity > 1 else ' has'} a {other} border; the "
+            f"training images had {side} ones. " + ("Leave out --invert." if invert else "Try --invert."),
+            err=True,
+        )
     if plot_file is not None:
         plot(shown, plot_file)
         click.echo(f"drawn: {plot_file}", err=True)
@@ -232,8 +293,14 @@ def predict(model: Path, files: Sequence[Path], top_k: int, invert: bool, as_jso
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "format_", type=click.Choice(["keras", "saved_model", "h5", "weights"]), default="saved_model",
-              show_default=True, help="weights is architecture JSON with weights HDF5.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["keras", "saved_model", "h5", "weights"]),
+    default="saved_model",
+    show_default=True,
+    help="weights is architecture JSON with weights HDF5.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to; must not exist.  [default: under RUN/exports]")
 def export(run: Path, format_: str, out: Path | None) -> None:
     """Write RUN's model in another format, proven to answer alike in a fresh process.
@@ -245,7 +312,9 @@ def export(run: Path, format_: str, out: Path | None) -> None:
 
     exported = export_run(run, format_, out)
     _announce(exported.notice)
-    click.echo(f"{exported.examples} images answered in a fresh process: largest difference {exported.max_difference:g}")
+    click.echo(
+        f"{exported.examples} images answered in a fresh process: largest difference {exported.max_difference:g}"
+    )
     click.echo(str(exported.path))
 
 
@@ -263,15 +332,21 @@ def summary(what: str, as_json: bool) -> None:
 
     found = summarise(what)
     table = found.pop("table")
-    click.echo(json.dumps(found) if as_json else
-               f"{table}\n{found['total']:,} parameters, {found['trainable']:,} trainable")
+    click.echo(
+        json.dumps(found) if as_json else f"{table}\n{found['total']:,} parameters, {found['trainable']:,} trainable"
+    )
 
 
 @cli.command()
 @click.argument("what", metavar="RECIPE_OR_DATA")
 @click.option("--augmented", is_flag=True, help="Draw the images after the recipe's augmentation.")
-@click.option("--plot", "plot_file", type=click.Path(path_type=Path), metavar="FILE",
-              help="The picture.  [default: NAME.png here]")
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The picture.  [default: NAME.png here]",
+)
 @data_dir_option
 def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | None) -> None:
     """Show a data set: image shape, class map, counts, and a picture of nine samples.
@@ -299,8 +374,10 @@ def list_() -> None:
         click.echo(f"{title}:")
         for name, path in files.items():
             click.echo(f"  {name:<26}{first_sentence(path)}")
-    click.echo(f"  {'tfds:NAME':<26}Any image-classification data set of TensorFlow Datasets.\n"
-               f"  {'FILE.npz':<26}Arrays x_train, y_train, x_test, y_test of your own.")
+    click.echo(
+        f"  {'tfds:NAME':<26}Any image-classification data set of TensorFlow Datasets.\n"
+        f"  {'FILE.npz':<26}Arrays x_train, y_train, x_test, y_test of your own."
+    )
 
 
 @cli.command()

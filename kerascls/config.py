@@ -22,9 +22,17 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
 SCHEDULES = ("constant", "cosine", "linear")
 
 
-def _key(default: Any = dataclasses.MISSING, *, doc: str, types: tuple[type, ...], choices: tuple | None = None,
-         low: float | None = None, above: float | None = None, high: float | None = None,
-         items: tuple[int, ...] | None = None) -> Any:
+def _key(
+    default: Any = dataclasses.MISSING,
+    *,
+    doc: str,
+    types: tuple[type, ...],
+    choices: tuple | None = None,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    items: tuple[int, ...] | None = None,
+) -> Any:
     """A dataclass field that knows its types, its range and what it is for.
 
     `low` and `high` are included, `above` is not. `items` are the lengths that a list of whole numbers may have.
@@ -38,13 +46,25 @@ def _key(default: Any = dataclasses.MISSING, *, doc: str, types: tuple[type, ...
 @dataclasses.dataclass(frozen=True)
 class Data:
     name: str = _key(types=(str,), doc="a data set's name, tfds:NAME, a Keras-style FILE.npz, or ./my_data.py")
-    validation: int | float | str = _key(0.1, types=(int, float, str), low=0, doc=(
-        "held out of train where the data has no validation split: a count, a fraction below 1, 0 for none, "
-        'or "test" to validate on the test split as some articles do (then keep = "last")'))
-    image_shape: list[int] = _key([], types=(list,), items=(0, 3), low=1, doc=(
-        "[height, width, channels] that images are resized to; [] is the data set's own"))
-    background: list[int] = _key([255, 255, 255], types=(list,), items=(3,), low=0, high=255,
-                                 doc="RGB that transparent pixels lie on")
+    validation: int | float | str = _key(
+        0.1,
+        types=(int, float, str),
+        low=0,
+        doc=(
+            "held out of train where the data has no validation split: a count, a fraction below 1, 0 for none, "
+            'or "test" to validate on the test split as some articles do (then keep = "last")'
+        ),
+    )
+    image_shape: list[int] = _key(
+        [],
+        types=(list,),
+        items=(0, 3),
+        low=1,
+        doc=("[height, width, channels] that images are resized to; [] is the data set's own"),
+    )
+    background: list[int] = _key(
+        [255, 255, 255], types=(list,), items=(3,), low=0, high=255, doc="RGB that transparent pixels lie on"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,35 +79,56 @@ class Train:
     batch_size: int = _key(32, types=(int,), low=1, doc="images a step")
     optimizer: str = _key("adam", types=(str,), choices=OPTIMIZERS, doc="one of " + ", ".join(OPTIMIZERS))
     learning_rate: float = _key(1e-3, types=(float, int), above=0, doc="the schedule's highest")
-    schedule: str = _key("constant", types=(str,), choices=SCHEDULES, doc=(
-        "after warm-up the learning rate stays, or falls to 0 along a half cosine or a line, step by step"))
+    schedule: str = _key(
+        "constant",
+        types=(str,),
+        choices=SCHEDULES,
+        doc=("after warm-up the learning rate stays, or falls to 0 along a half cosine or a line, step by step"),
+    )
     warmup_epochs: float = _key(0.0, types=(float, int), low=0, doc="the learning rate climbs linearly for so long")
     momentum: float = _key(0.9, types=(float, int), low=0, high=1, doc="of sgd and rmsprop")
     beta_2: float = _key(0.999, types=(float, int), low=0, high=1, doc="of adam, adamw and nadam")
     epsilon: float = _key(1e-7, types=(float, int), above=0, doc="of adam, adamw, nadam and rmsprop")
     weight_decay: float = _key(0.0, types=(float, int), low=0, doc="decoupled, of any optimiser")
-    label_smoothing: float = _key(0.0, types=(float, int), low=0, high=1, doc="share of each label spread over all classes")
-    class_weight: str = _key("none", types=(str,), choices=("none", "balanced"), doc=(
-        "balanced: each class weighs examples / (classes * its examples) in the loss"))
-    keep: str = _key("best", types=(str,), choices=("best", "last"), doc="which epoch is saved; best is by validation loss")
-    early_stopping_patience: int = _key(0, types=(int,), low=0, doc=(
-        "stop after so many epochs without a better validation loss; 0 never stops early"))
+    label_smoothing: float = _key(
+        0.0, types=(float, int), low=0, high=1, doc="share of each label spread over all classes"
+    )
+    class_weight: str = _key(
+        "none",
+        types=(str,),
+        choices=("none", "balanced"),
+        doc=("balanced: each class weighs examples / (classes * its examples) in the loss"),
+    )
+    keep: str = _key(
+        "best", types=(str,), choices=("best", "last"), doc="which epoch is saved; best is by validation loss"
+    )
+    early_stopping_patience: int = _key(
+        0, types=(int,), low=0, doc=("stop after so many epochs without a better validation loss; 0 never stops early")
+    )
     drop_remainder: bool = _key(False, types=(bool,), doc="leave out the last partial batch of an epoch")
     seed: int = _key(0, types=(int,), low=0, high=2**31 - 1, doc="of initial weights, epoch order and all else random")
     steps_per_execution: int = _key(0, types=(int,), low=0, doc="steps a call into TensorFlow; 0 chooses by batch size")
-    samples: int = _key(64, types=(int,), low=0, doc="test images kept with the run to prove exports by; 0 for private data")
+    samples: int = _key(
+        64, types=(int,), low=0, doc="test images kept with the run to prove exports by; 0 for private data"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    policy: list[dict[str, Any]] = _key([], types=(list,), doc=(
-        'applied in order inside the training step, as [{name = "affine", degrees = 10, shift = 0.1}, {name = "flip"}]'))
+    policy: list[dict[str, Any]] = _key(
+        [],
+        types=(list,),
+        doc=(
+            'applied in order in the training step, as [{name = "affine", degrees = 10, shift = 0.1}, {name = "flip"}]'
+        ),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Fallback:
     data: str = _key("", types=(str,), doc="embedded data set used, and announced, where data.name cannot be had")
-    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)  # keys of [train] that differ then
+    augment: dict[str, Any] = dataclasses.field(default_factory=dict)  # likewise of [augment]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,21 +145,27 @@ class Config:
 
     def as_tables(self) -> dict[str, dict[str, Any]]:
         """The recipe as TOML tables, every key written out."""
-        fallback = {"data": self.fallback.data, **self.fallback.train} if self.fallback.data else {}
-        tables = {"data": dataclasses.asdict(self.data), "model": {"name": self.model.name, **self.model.options},
-                  "train": dataclasses.asdict(self.train), "augment": dataclasses.asdict(self.augment),
-                  "fallback": fallback}
+        fallback = (
+            {"data": self.fallback.data, **self.fallback.train, **self.fallback.augment} if self.fallback.data else {}
+        )
+        tables = {
+            "data": dataclasses.asdict(self.data),
+            "model": {"name": self.model.name, **self.model.options},
+            "train": dataclasses.asdict(self.train),
+            "augment": dataclasses.asdict(self.augment),
+            "fallback": fallback,
+        }
         return {name: table for name, table in tables.items() if table}
 
     def as_toml(self) -> str:
         return tomli_w.dumps(self.as_tables())
 
 
-SECTIONS: dict[str, type] = {"data": Data, "model": Model, "train": Train, "augment": Augment,
-                             "fallback": Fallback}
+SECTIONS: dict[str, type] = {"data": Data, "model": Model, "train": Train, "augment": Augment, "fallback": Fallback}
 
 
 # Finding
+
 
 def configs_dir() -> Path:
     """Where the recipes are: inside the installed package, or beside it in a checkout."""
@@ -151,8 +198,10 @@ def recipe_path(word: str) -> Path:
         return Path(word)
     if word in recipe_names():
         return configs_dir() / f"{word}.toml"
-    raise ConfigError(f"No recipe is named {word!r}.{nearest(word, recipe_names())} `kerascls list` shows them all; "
-                      "a recipe of your own is named by its path, NAME.toml.")
+    raise ConfigError(
+        f"No recipe is named {word!r}.{nearest(word, recipe_names())} `kerascls list` shows them all; "
+        "a recipe of your own is named by its path, NAME.toml."
+    )
 
 
 def model_files() -> dict[str, Path]:
@@ -176,6 +225,7 @@ def first_sentence(path: Path) -> str:
 
 # Reading and checking
 
+
 def parse_sets(sets: Iterable[str]) -> dict[str, dict[str, Any]]:
     """`["train.epochs=3"]` as tables. A value is read as TOML, and as plain text where it is not TOML."""
     tables: dict[str, dict[str, Any]] = {}
@@ -192,8 +242,9 @@ def parse_sets(sets: Iterable[str]) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def load_config(word: str, overrides: Mapping[str, Mapping[str, Any]] | None = None, *,
-                use_fallback: bool = False) -> Config:
+def load_config(
+    word: str, overrides: Mapping[str, Mapping[str, Any]] | None = None, *, use_fallback: bool = False
+) -> Config:
     """Reads and checks a recipe.
 
     Args:
@@ -216,6 +267,7 @@ def load_config(word: str, overrides: Mapping[str, Mapping[str, Any]] | None = N
         fallback = dict(tables.get("fallback", {}))
         fallback_for = tables["data"]["name"]
         tables["data"]["name"] = fallback.pop("data")
+        tables.setdefault("augment", {}).update({key: fallback.pop(key) for key in ("policy",) if key in fallback})
         tables["train"].update(fallback)
     for section, table in (overrides or {}).items():
         merged = tables.setdefault(section, {})
@@ -243,17 +295,23 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
     augment = _check_table(tables.get("augment", {}), "augment", Augment, problems)
     problems.extend(_policy_problems(augment.get("policy", [])))
     model_table = tables.get("model", {})
-    named = {key: value for key, value in model_table.items() if key == "name"}
-    model = _check_table(named, "model", Model, problems)
+    model = _check_table(_only(model_table, "name"), "model", Model, problems)
     options = {key: value for key, value in model_table.items() if key != "name"}
     if "name" in model:
         model["options"] = options
         if look:
             problems.extend(_model_problems(model["name"], options))
-    fallback_table = dict(tables.get("fallback", {}))
-    fallback = _check_table({k: fallback_table.pop(k) for k in ("data",) if k in fallback_table}, "fallback",
-                            Fallback, problems)
-    fallback["train"] = _check_table(fallback_table, "fallback", Train, problems, need_all=False)
+    in_fallback = tables.get("fallback", {})
+    fallback = _check_table(_only(in_fallback, "data"), "fallback", Fallback, problems)
+    fallback["augment"] = _check_table(_only(in_fallback, "policy"), "fallback", Augment, problems)
+    fallback["train"] = _check_table(
+        {key: value for key, value in in_fallback.items() if key not in ("data", "policy")},
+        "fallback",
+        Train,
+        problems,
+        need_all=False,
+    )
+    problems.extend(_policy_problems(fallback["augment"].get("policy", [])))
     if "name" in data and look:
         problems.extend(_data_problems(data["name"], "data.name"))
     if fallback.get("data") and fallback["data"] not in dataset_files():
@@ -266,20 +324,26 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
     if data.get("image_shape") and data["image_shape"][2:] not in ([1], [3]):
         problems.append(f"data.image_shape must end in 1 or 3 channels. Received: {data['image_shape']!r}")
     if validation == "test" and train.get("keep", "best") == "best":
-        problems.append('train.keep must be "last" where data.validation is "test": choosing an epoch by the test '
-                        'split would spoil its score. Received: keep = "best"')
+        problems.append(
+            'train.keep must be "last" where data.validation is "test": choosing an epoch by the test '
+            'split would spoil its score. Received: keep = "best"'
+        )
     if train.get("early_stopping_patience") and validation in ("test", 0):
-        problems.append("train.early_stopping_patience needs a validation split that is not the test split. "
-                        f"Received: data.validation = {validation!r}")
+        problems.append(
+            "train.early_stopping_patience needs a validation split that is not the test split. "
+            f"Received: data.validation = {validation!r}"
+        )
     if problems:
         head = f"{file} has {len(problems)} fault{'s' if len(problems) > 1 else ''}:"
         raise ConfigError("\n  ".join([head, *problems]) if len(problems) > 1 else f"{head} {problems[0]}")
-    return Config(recipe, Data(**data), Model(**model), Train(**train), Augment(**augment),
-                  Fallback(**fallback), fallback_for)
+    return Config(
+        recipe, Data(**data), Model(**model), Train(**train), Augment(**augment), Fallback(**fallback), fallback_for
+    )
 
 
-def _check_table(table: Mapping[str, Any], section: str, cls: type, problems: list[str],
-                 need_all: bool = True) -> dict[str, Any]:
+def _check_table(
+    table: Mapping[str, Any], section: str, cls: type, problems: list[str], need_all: bool = True
+) -> dict[str, Any]:
     """The keys of `table` that are right; a line in `problems` for each that is not."""
     fields = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
     good = {}
@@ -297,6 +361,10 @@ def _check_table(table: Mapping[str, Any], section: str, cls: type, problems: li
             if required and name not in table:
                 problems.append(f"{section}.{name} is missing: {field.metadata['doc']}.")
     return good
+
+
+def _only(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {key: table[key]} if key in table else {}
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
@@ -335,16 +403,20 @@ def _data_problems(name: str, key: str) -> list[str]:
     if name.endswith((".npz", ".py")):
         return [] if Path(name).is_file() else [f"{key}: file {name} does not exist."]
     what = "a folder is not a data set yet" if Path(name).is_dir() else f"no data set is named {name!r}"
-    return [f"{key}: {what}.{nearest(name, dataset_files())} Known: {', '.join(dataset_files())}, "
-            "tfds:NAME, FILE.npz, ./my_data.py."]
+    return [
+        f"{key}: {what}.{nearest(name, dataset_files())} Known: {', '.join(dataset_files())}, "
+        "tfds:NAME, FILE.npz, ./my_data.py."
+    ]
 
 
 def _model_problems(name: str, options: Mapping[str, Any]) -> list[str]:
     """Faults of `[model]`, found by reading the model's source, not by running it."""
     path = Path(name) if name.endswith(".py") else model_files().get(name)
     if path is None or not path.is_file():
-        return [f"model.name: no model is named {name!r}.{nearest(name, model_files())} "
-                f"Known: {', '.join(model_files())}, or a path, ./my_net.py."]
+        return [
+            f"model.name: no model is named {name!r}.{nearest(name, model_files())} "
+            f"Known: {', '.join(model_files())}, or a path, ./my_net.py."
+        ]
     return _option_problems(f"model.{{}} is not an option of {name}.", "model.{}", options, build_options(path))
 
 
@@ -355,12 +427,20 @@ def _policy_problems(policy: list[Any]) -> list[str]:
     for i, entry in enumerate(policy):
         name = entry.get("name") if isinstance(entry, dict) else None
         if name not in known:
-            problems.append(f'augment.policy[{i}] must be a table {{name = ..., ...}} with name one of '
-                            f"{', '.join(known)}.{nearest(str(name), known)} Received: {entry!r}")
+            problems.append(
+                f"augment.policy[{i}] must be a table {{name = ..., ...}} with name one of "
+                f"{', '.join(known)}.{nearest(str(name), known)} Received: {entry!r}"
+            )
             continue
         options = {key: value for key, value in entry.items() if key != "name"}
-        problems.extend(_option_problems(f"augment.policy[{i}].{{}} is not an option of {name}.",
-                                         f"augment.policy[{i}].{{}}", options, known[name]))
+        problems.extend(
+            _option_problems(
+                f"augment.policy[{i}].{{}} is not an option of {name}.",
+                f"augment.policy[{i}].{{}}",
+                options,
+                known[name],
+            )
+        )
     return problems
 
 
@@ -370,8 +450,11 @@ def _option_problems(unknown: str, where: str, options: Mapping[str, Any], known
     for key, value in options.items():
         if key not in known:
             problems.append(f"{unknown.format(key)}{nearest(key, known)} Known: {', '.join(known) or 'none'}.")
-        elif known[key] is not None and type(value) is not type(known[key]) and not (
-                type(value) is int and type(known[key]) is float):
+        elif (
+            known[key] is not None
+            and type(value) is not type(known[key])
+            and not (type(value) is int and type(known[key]) is float)
+        ):
             wanted = _TYPE_NAMES.get(type(known[key]), type(known[key]).__name__)
             problems.append(f"{where.format(key)} must be {wanted}. Received: {value!r}")
     return problems
@@ -412,6 +495,7 @@ def policy_options() -> dict[str, dict[str, Any]]:
 
 # Writing one of one's own
 
+
 def new_recipe(name: str, source: str) -> Path:
     """Writes NAME.toml here: the recipe `source`, every other key beside it as a comment with its default.
 
@@ -432,11 +516,14 @@ def new_recipe(name: str, source: str) -> Path:
         lines.append(f"[{section}]")
         documented = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
         for key, field in documented.items():
-            value = table.get(key, field.default if field.default_factory is dataclasses.MISSING
-                              else field.default_factory())
+            value = table.get(
+                key, field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            )
             lines.append(f"# {field.metadata['doc']}")
             lines.append(("" if key in table else "# ") + _toml_line(key, value))
-        options = build_options(model_files()[table["name"]]) if section == "model" and table["name"] in model_files() else {}
+        options = (
+            build_options(model_files()[table["name"]]) if section == "model" and table["name"] in model_files() else {}
+        )
         for key, value in {**options, **{k: v for k, v in table.items() if k not in documented}}.items():
             value = table.get(key, value)
             if value is not None:

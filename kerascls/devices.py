@@ -73,10 +73,19 @@ def describe() -> dict[str, Any]:
     import tensorflow as tf
 
     gpus = tf.config.list_logical_devices("GPU")
-    name = (tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0]).get("device_name", "GPU")
-            if gpus else cpu_name())
-    return {"kind": "gpu" if gpus else "cpu", "name": name, "count": max(1, len(gpus)), "strategy": "default",
-            "precision": keras.config.dtype_policy().name, "deterministic": True}
+    name = (
+        tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0]).get("device_name", "GPU")
+        if gpus
+        else cpu_name()
+    )
+    return {
+        "kind": "gpu" if gpus else "cpu",
+        "name": name,
+        "count": max(1, len(gpus)),
+        "strategy": "default",
+        "precision": keras.config.dtype_policy().name,
+        "deterministic": True,
+    }
 
 
 def cpu_name() -> str:
@@ -103,5 +112,10 @@ def versions() -> dict[str, str]:
 def environment() -> dict[str, Any]:
     """What `kerascls env` prints: versions, system and devices, nothing private."""
     start()
-    return {**versions(), "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "cores": os.cpu_count(), "cpu": cpu_name(), "device": describe()}
+    return {
+        **versions(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "cpu": cpu_name(),
+        "device": describe(),
+    }

@@ -39,8 +39,9 @@ class Evaluation:
         return self.scores["loss"]
 
 
-def evaluate(run: str | Path, data: str | None = None, split: str = "test", data_dir: str | None = None,
-             pictures: bool = True) -> Evaluation:
+def evaluate(
+    run: str | Path, data: str | None = None, split: str = "test", data_dir: str | None = None, pictures: bool = True
+) -> Evaluation:
     """Scores a run.
 
     Args:
@@ -65,11 +66,14 @@ def evaluate(run: str | Path, data: str | None = None, split: str = "test", data
     source = config.data.name if own else data
     if own and source.endswith((".npz", ".py")) and not Path(source).is_file():
         raise DataError(f"{source}, the data of this run, is not here. Say where it is: --data PATH.")
-    dataset = load_dataset(source, data_dir, image_shape=classifier.image_shape,
-                           background=tuple(config.data.background))
+    dataset = load_dataset(
+        source, data_dir, image_shape=classifier.image_shape, background=tuple(config.data.background)
+    )
     if own and dataset.fingerprint() != manifest["data"]["fingerprint"]:
-        raise DataError(f"{name} has changed since {opened.path.name} was trained on it. Score the new data by naming "
-                        f"it: --data {source}")
+        raise DataError(
+            f"{name} has changed since {opened.path.name} was trained on it. Score the new data by naming "
+            f"it: --data {source}"
+        )
     dataset = bind_classes(dataset, classifier.class_names)
     if own or ("test" not in dataset.splits and split == "test"):
         dataset = with_all_splits(dataset, config.data.validation)
@@ -100,21 +104,28 @@ def bind_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
     if not dataset.names_given:
         highest = max(int(split.labels.max()) for split in dataset.splits.values())
         if not all(name.isdigit() for name in class_names) or str(highest) not in known:
-            raise DataError(f"{dataset.name} numbers its classes 0 to {highest} and gives no names; the run has "
-                            f"{len(class_names)} classes, {', '.join(class_names[:5])}... Add an array class_names.")
+            raise DataError(
+                f"{dataset.name} numbers its classes 0 to {highest} and gives no names; the run has "
+                f"{len(class_names)} classes, {', '.join(class_names[:5])}... Add an array class_names."
+            )
     ids = np.array([known.get(name, -1) for name in dataset.class_names])
     used = np.unique(np.concatenate([split.labels for split in dataset.splits.values()]))
     unknown = [dataset.class_names[i] for i in used if ids[i] < 0]
     if unknown:
-        raise DataError(f"{dataset.name} has {len(unknown)} classes that the run does not know: "
-                        f"{', '.join(unknown[:5])}. The run knows {', '.join(class_names[:10])}.")
-    splits = {name: Split(split.images, ids[split.labels].astype(np.int32), split.positions)
-              for name, split in dataset.splits.items()}
+        raise DataError(
+            f"{dataset.name} has {len(unknown)} classes that the run does not know: "
+            f"{', '.join(unknown[:5])}. The run knows {', '.join(class_names[:10])}."
+        )
+    splits = {
+        name: Split(split.images, ids[split.labels].astype(np.int32), split.positions)
+        for name, split in dataset.splits.items()
+    }
     return Dataset(dataset.name, dataset.source, class_names, splits)
 
 
-def draw(run: Run, folder: Path, split: Split, probabilities: np.ndarray, scores: "Mapping[str, Any]",
-         classifier: Classifier) -> tuple[Path, ...]:
+def draw(
+    run: Run, folder: Path, split: Split, probabilities: np.ndarray, scores: "Mapping[str, Any]", classifier: Classifier
+) -> tuple[Path, ...]:
     """Writes curves.png, confusion.png and, where any image is wrong, most_wrong.png."""
     from kerascls import plots
 
@@ -129,9 +140,12 @@ def draw(run: Run, folder: Path, split: Split, probabilities: np.ndarray, scores
     wrong = np.flatnonzero(guess != split.labels)
     if len(wrong):
         worst = wrong[np.argsort(-probabilities[wrong, guess[wrong]], kind="stable")][:16]
-        titles = [f"{plots.shorten(names[guess[i]])} {probabilities[i, guess[i]]:.0%}, is "
-                  f"{plots.shorten(names[split.labels[i]])} {probabilities[i, split.labels[i]]:.0%}\n"
-                  f"no. {split.positions[i]}" for i in worst]
+        titles = [
+            f"{plots.shorten(names[guess[i]])} {probabilities[i, guess[i]]:.0%}, is "
+            f"{plots.shorten(names[split.labels[i]])} {probabilities[i, split.labels[i]]:.0%}\n"
+            f"no. {split.positions[i]}"
+            for i in worst
+        ]
         figure = plots.image_grid([split.images[i] for i in worst], titles, 4, "most wrong: predicted, and what it is")
         plots.save(figure, folder / "most_wrong.png")
         pictures.append(folder / "most_wrong.png")
@@ -142,8 +156,9 @@ def read_history(run: Run) -> list[dict[str, float | None]]:
     """Rows of history.csv as numbers; empty cells are None."""
     try:
         with (run.path / "history.csv").open(encoding="utf-8", newline="") as file:
-            return [{key: float(value) if value else None for key, value in row.items()}
-                    for row in csv.DictReader(file)]
+            return [
+                {key: float(value) if value else None for key, value in row.items()} for row in csv.DictReader(file)
+            ]
     except (OSError, ValueError) as error:
         raise RunError(f"{run.path}/history.csv cannot be read: {error}") from None
 
@@ -152,11 +167,14 @@ def table(evaluation: Evaluation) -> str:
     """The scores as `kerascls evaluate` prints them."""
     scores = evaluation.scores
     width = max(12, *(min(24, len(name)) for name in scores["per_class"]))
-    lines = [f"{evaluation.data} {evaluation.split}: {scores['examples']:,} images",
-             f"loss {scores['loss']:.4f}   accuracy {scores['accuracy']:.4f}   balanced accuracy "
-             f"{scores['balanced_accuracy']:.4f}" + "".join(f"   top-{k} {value:.4f}"
-                                                            for k, value in scores["top_k"].items()),
-             "", f"{'class':<{width}}  precision  recall      f1  support   (recall is the accuracy within a class)"]
+    lines = [
+        f"{evaluation.data} {evaluation.split}: {scores['examples']:,} images",
+        f"loss {scores['loss']:.4f}   accuracy {scores['accuracy']:.4f}   balanced accuracy "
+        f"{scores['balanced_accuracy']:.4f}"
+        + "".join(f"   top-{k} {value:.4f}" for k, value in scores["top_k"].items()),
+        "",
+        f"{'class':<{width}}  precision  recall      f1  support   (recall is the accuracy within a class)",
+    ]
     for name, row in scores["per_class"].items():
         recall = "     -" if row["recall"] is None else f"{row['recall']:6.4f}"
         lines.append(f"{name[:24]:<{width}}  {row['precision']:9.4f}  {recall}  {row['f1']:6.4f}  {row['support']:7,}")
@@ -165,6 +183,8 @@ def table(evaluation: Evaluation) -> str:
     if len(scores["confusion"]) <= 20:
         lines += ["", "confusion matrix (a row is the true class, a column the predicted one)"]
         cell = max(len(f"{max(map(max, scores['confusion']))}"), 3) + 1
-        lines += [f"{name[:24]:<{width}} " + "".join(f"{count:>{cell}}" for count in row)
-                  for name, row in zip(scores["per_class"], scores["confusion"], strict=True)]
+        lines += [
+            f"{name[:24]:<{width}} " + "".join(f"{count:>{cell}}" for count in row)
+            for name, row in zip(scores["per_class"], scores["confusion"], strict=True)
+        ]
     return "\n".join(lines)

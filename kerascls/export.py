@@ -78,6 +78,7 @@ def export(run: str | Path, format: str = "saved_model", out: str | Path | None 
 
 # Formats
 
+
 def save_saved_model(model: Any, card: Card, path: Path) -> None:
     """Writes a SavedModel, self-contained: it decodes, resizes, names, and needs neither Keras nor kerascls.
 
@@ -97,8 +98,12 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
         probabilities = model(tf.cast(images, tf.float32), training=False)
         top_probabilities, top_ids = tf.math.top_k(probabilities, top)
         table = tf.constant(names)
-        return {"probabilities": probabilities, "label": tf.gather(table, tf.argmax(probabilities, -1)),
-                "top_labels": tf.gather(table, top_ids), "top_probabilities": top_probabilities}
+        return {
+            "probabilities": probabilities,
+            "label": tf.gather(table, tf.argmax(probabilities, -1)),
+            "top_labels": tf.gather(table, top_ids),
+            "top_probabilities": top_probabilities,
+        }
 
     class Serving(tf.Module):
         def __init__(self, assets: Path):
@@ -109,12 +114,16 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")], autograph=False)
         def serving_default(self, image_bytes):
-            images = tf.map_fn(lambda encoded: to_pixels(encoded, card.image_shape, card.background), image_bytes,
-                               fn_output_signature=tf.TensorSpec(card.image_shape, tf.uint8))
+            images = tf.map_fn(
+                lambda encoded: to_pixels(encoded, card.image_shape, card.background),
+                image_bytes,
+                fn_output_signature=tf.TensorSpec(card.image_shape, tf.uint8),
+            )
             return answer(images)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, name="images")],
-                     autograph=False)
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, name="images")], autograph=False
+        )
         def pixels(self, images):
             return answer(resize(images, height, width))
 
@@ -127,8 +136,11 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
         (assets / "class_names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
         (assets / CARD).write_text(card.as_json(), encoding="utf-8")
         serving = Serving(assets)
-        tf.saved_model.save(serving, str(path), signatures={
-            "serving_default": serving.serving_default, "pixels": serving.pixels, "serve": serving.pixels})
+        tf.saved_model.save(
+            serving,
+            str(path),
+            signatures={"serving_default": serving.serving_default, "pixels": serving.pixels, "serve": serving.pixels},
+        )
 
 
 def _of_keras(writer: Callable[[Any, Card, Path], None]) -> Callable[[Classifier, Path], None]:
@@ -156,7 +168,9 @@ size = int(open(os.path.join(questions, "batch_size")).read())
 batches = [slice(at, at + size) for at in range(0, len(pixels), size)]
 """
 
-_PROBE_SAVED_MODEL = _PROBE_HEAD + """
+_PROBE_SAVED_MODEL = (
+    _PROBE_HEAD
+    + """
 model = tf.saved_model.load(os.path.join(path, "1"))
 names = [name.decode() for name in model.class_names().numpy()]
 out = {"pixels": [], "bytes": []}
@@ -170,8 +184,11 @@ out = {key: np.concatenate(value) for key, value in out.items()}
 assert labels == [names[i] for i in out["bytes"].argmax(1)], "label is not the name of the highest probability"
 np.savez(answers, names=np.array(json.dumps(names)), **out)
 """
+)
 
-_PROBE_KERAS = _PROBE_HEAD + """
+_PROBE_KERAS = (
+    _PROBE_HEAD
+    + """
 import keras
 if os.path.isdir(path):
     model = keras.models.model_from_json(open(os.path.join(path, "architecture.json")).read())
@@ -188,6 +205,7 @@ forward = tf.function(lambda images: model(tf.cast(images, tf.float32), training
 out = np.concatenate([forward(tf.constant(pixels[batch])).numpy() for batch in batches])
 np.savez(answers, names=np.array(json.dumps(json.loads(card)["class_names"])), pixels=out)
 """
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,8 +241,9 @@ def prove(run: Run, classifier: Classifier, path: Path, kind: _Format, scratch: 
 
     encoded = [file.read_bytes() for file in sample_files(run)]
     if encoded:
-        pixels = np.stack([read_pixels(file, classifier.image_shape, classifier.card.background)
-                           for file in sample_files(run)])
+        pixels = np.stack(
+            [read_pixels(file, classifier.image_shape, classifier.card.background) for file in sample_files(run)]
+        )
     else:
         noise = np.random.Generator(np.random.PCG64(0))
         pixels = noise.integers(0, 256, (64, *classifier.image_shape), np.uint8)
@@ -237,8 +256,13 @@ def prove(run: Run, classifier: Classifier, path: Path, kind: _Format, scratch: 
     (scratch / "batch_size").write_text(str(batch_size))
     answers = scratch / "answers.npz"
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    process = subprocess.run([sys.executable, "-c", kind.probe, str(path), str(scratch), str(answers)],
-                             capture_output=True, text=True, env=environment, check=False)
+    process = subprocess.run(
+        [sys.executable, "-c", kind.probe, str(path), str(scratch), str(answers)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ProofError(f"The export could not be opened again in a fresh process: {reason}. Nothing was kept.")
@@ -250,10 +274,12 @@ def prove(run: Run, classifier: Classifier, path: Path, kind: _Format, scratch: 
             if entrance == "names":
                 continue
             difference = float(np.abs(answered[entrance] - expected).max())
-            if not difference == 0.0:  # NaN is a difference too
+            if difference != 0.0:  # NaN is a difference too
                 changed = int((answered[entrance].argmax(1) != expected.argmax(1)).sum())
-                raise ProofError(f"The export answers differently by {entrance}: probabilities by up to "
-                                 f"{difference:.3g}, {changed} of {len(expected)} labels. Nothing was kept.")
+                raise ProofError(
+                    f"The export answers differently by {entrance}: probabilities by up to "
+                    f"{difference:.3g}, {changed} of {len(expected)} labels. Nothing was kept."
+                )
             worst = max(worst, difference)
     return len(expected), worst
 
@@ -266,5 +292,7 @@ def sample_files(run: Run) -> list[Path]:
     files = [run.path / "samples" / Path(name).name for name in json.loads(index.read_text(encoding="utf-8"))["files"]]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise DataError(f"{index.parent} lacks {len(missing)} of the images that samples.json names, first {missing[0]}.")
+        raise DataError(
+            f"{index.parent} lacks {len(missing)} of the images that samples.json names, first {missing[0]}."
+        )
     return files

@@ -21,6 +21,7 @@ _EXIF_HEAD = 1 << 17  # bytes of a JPEG searched for its orientation; the segmen
 
 # Bytes, before TensorFlow sees them
 
+
 def image_kind(encoded: bytes) -> str | None:
     """`png`, `jpeg`, `gif`, `bmp`, `webp` or `tiff` by the first bytes; None for anything else."""
     if encoded[:8] == b"\x89PNG\r\n\x1a\n":
@@ -91,6 +92,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 # Ops
 
+
 def decode(encoded: tf.Tensor, background: tuple[int, int, int] = (255, 255, 255)) -> tf.Tensor:
     """One encoded PNG, JPEG, BMP, GIF or WebP as RGB.
 
@@ -126,6 +128,7 @@ def resize(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
     The aspect ratio is not kept. Resizing to the same size is the identity.
     """
+
     def resized() -> tf.Tensor:
         exact = tf.image.resize(images, (height, width), method="bilinear", antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(exact), 0.0, 255.0), tf.uint8)
@@ -136,15 +139,17 @@ def resize(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.ensure_shape(out, [*images.shape[:-3], height, width, images.shape[-1]])
 
 
-def to_pixels(encoded: tf.Tensor, image_shape: tuple[int, int, int],
-              background: tuple[int, int, int] = (255, 255, 255)) -> tf.Tensor:
+def to_pixels(
+    encoded: tf.Tensor, image_shape: tuple[int, int, int], background: tuple[int, int, int] = (255, 255, 255)
+) -> tf.Tensor:
     """The whole road: a scalar string to uint8 `image_shape`, (height, width, channels)."""
     height, width, channels = image_shape
     return resize(to_channels(decode(encoded, background), channels), height, width)
 
 
-def read_pixels(path: str | Path, image_shape: tuple[int, int, int],
-                background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
+def read_pixels(
+    path: str | Path, image_shape: tuple[int, int, int], background: tuple[int, int, int] = (255, 255, 255)
+) -> np.ndarray:
     """A file as uint8 `image_shape`. Raises DataError, naming the file, if it cannot be."""
     encoded = read_encoded(path)
     try:
@@ -161,7 +166,9 @@ def _road(image_shape: tuple, background: tuple):
     if (image_shape, background) not in _roads:
         _roads[image_shape, background] = tf.function(
             lambda encoded: to_pixels(encoded, image_shape, background),
-            input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+            input_signature=[tf.TensorSpec((), tf.string)],
+            autograph=False,
+        )
     return _roads[image_shape, background]
 
 
@@ -176,18 +183,45 @@ def _decode_other(encoded: tf.Tensor, background: tuple[int, int, int]) -> tf.Te
         mixed = (alpha * wide[..., :3] + (255 - alpha) * tf.constant(background, tf.int32) + 127) // 255
         return tf.cast(mixed, tf.uint8)
 
+    def png() -> tf.Tensor:
+        rgba = tf.io.decode_png(encoded, channels=4)
+        # TensorFlow 2.21 makes up opaque alpha as 2**depth - 1, which is 1, 3 or 15 below 8 bits a sample.
+        depth = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)[0], tf.int32)
+        made_up = tf.cast(tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1, tf.uint8)
+        opaque = tf.reduce_all(tf.equal(rgba[..., 3], made_up))
+        return tf.cond(opaque, lambda: rgba[..., :3], lambda: over_background(rgba))
+
     def webp() -> tf.Tensor:
-        image = tf.io.decode_webp(encoded, channels=0)[0]  # 3 channels, or 4 where there is alpha
+        # TensorFlow 2.21 aborts the process on an animation whose header declares no alpha (VP8X flags 0x02 without
+        # 0x10). Declaring it changes no pixel: an animation is decoded as RGBA anyway.
+        flags = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 20, 1), tf.uint8)[0], tf.int32)
+        with_alpha = tf.gather(tf.constant([bytes([byte | 0x10]) for byte in range(256)]), flags)
+        animated = tf.logical_and(starts(b"VP8X", 12), tf.equal(tf.bitwise.bitwise_and(flags, 0x02), 0x02))
+        safe = tf.cond(
+            animated,
+            lambda: tf.strings.join(
+                [tf.strings.substr(encoded, 0, 20), with_alpha, tf.strings.substr(encoded, 21, -1)]
+            ),
+            lambda: encoded,
+        )
+        image = tf.io.decode_webp(safe, channels=0)[0]  # the first frame; 3 channels, or 4 where there is alpha
         image.set_shape((None, None, None))
         opaque = tf.fill(tf.concat([tf.shape(image)[:2], [4 - tf.shape(image)[2]]], 0), tf.constant(255, tf.uint8))
         return over_background(tf.ensure_shape(tf.concat([image, opaque], 2), (None, None, 4)))
 
-    return tf.case([
-        (starts(b"GIF8"), lambda: tf.ensure_shape(
-            tf.io.decode_image(encoded, channels=3, expand_animations=False), (None, None, 3))),
-        (starts(b"BM"), lambda: _decode_bmp(encoded, over_background)),
-        (tf.logical_and(starts(b"RIFF"), starts(b"WEBP", 8)), webp),
-    ], default=lambda: over_background(tf.io.decode_png(encoded, channels=4)))  # which refuses what is not PNG
+    return tf.case(
+        [
+            (
+                starts(b"GIF8"),
+                lambda: tf.ensure_shape(
+                    tf.io.decode_image(encoded, channels=3, expand_animations=False), (None, None, 3)
+                ),
+            ),
+            (starts(b"BM"), lambda: _decode_bmp(encoded, over_background)),
+            (tf.logical_and(starts(b"RIFF"), starts(b"WEBP", 8)), webp),
+        ],
+        default=png,
+    )  # which refuses what is not PNG
 
 
 def _decode_bmp(encoded: tf.Tensor, over_background) -> tf.Tensor:
@@ -208,7 +242,9 @@ def _decode_bmp(encoded: tf.Tensor, over_background) -> tf.Tensor:
         rows = tf.io.decode_raw(tf.strings.substr(encoded, start, stride * tf.abs(height)), tf.uint8)
         rows = tf.cast(tf.reshape(rows, (tf.abs(height), stride)), tf.int32)
         shifts = tf.range(8 - bits, -1, -bits)
-        ids = tf.bitwise.bitwise_and(tf.bitwise.right_shift(rows[..., None], shifts), tf.bitwise.left_shift(1, bits) - 1)
+        ids = tf.bitwise.bitwise_and(
+            tf.bitwise.right_shift(rows[..., None], shifts), tf.bitwise.left_shift(1, bits) - 1
+        )
         ids = tf.reshape(ids, (tf.abs(height), -1))[:, :width]
         return tf.gather(table, tf.cond(height > 0, lambda: ids[::-1], lambda: ids))
 
@@ -219,8 +255,11 @@ def _decode_bmp(encoded: tf.Tensor, over_background) -> tf.Tensor:
             rgba = tf.io.decode_bmp(encoded, channels=0)
         rgba.set_shape((None, None, None))
         opaque = tf.fill(tf.concat([tf.shape(rgba)[:2], [1]], 0), tf.constant(255, tf.uint8))
-        return tf.cond(has_alpha, lambda: over_background(tf.ensure_shape(rgba, (None, None, 4))),
-                       lambda: over_background(tf.ensure_shape(tf.concat([rgba[..., :3], opaque], 2), (None, None, 4))))
+        return tf.cond(
+            has_alpha,
+            lambda: over_background(tf.ensure_shape(rgba, (None, None, 4))),
+            lambda: over_background(tf.ensure_shape(tf.concat([rgba[..., :3], opaque], 2), (None, None, 4))),
+        )
 
     paletted = tf.logical_and(bits <= 8, tf.logical_and(tf.equal(compression, 0), header >= 40))
     return tf.cond(paletted, palette, colour)
@@ -254,8 +293,9 @@ def _exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
         return tf.where((at >= 0) & (at < size), tf.gather(head, tf.clip_by_value(at, 0, size - 1)), 0)
 
     def is_exif(at: tf.Tensor) -> tf.Tensor:  # FF E1 length length "Exif\0\0"
-        return tf.reduce_all(tf.equal(byte(at + tf.constant([0, 1, 4, 5, 6, 7, 8, 9])),
-                                      [0xFF, 0xE1, 0x45, 0x78, 0x69, 0x66, 0, 0]))
+        return tf.reduce_all(
+            tf.equal(byte(at + tf.constant([0, 1, 4, 5, 6, 7, 8, 9])), [0xFF, 0xE1, 0x45, 0x78, 0x69, 0x66, 0, 0])
+        )
 
     def is_other_header(at: tf.Tensor) -> tf.Tensor:  # image data starts at FF DA
         return (byte(at) == 0xFF) & (byte(at + 1) != 0xDA) & ~is_exif(at) & (at + 4 < size)

@@ -18,7 +18,9 @@ from kerascls import devices
 from kerascls.errors import DataError, ModelError
 from kerascls.runs import Run, atomic, fallback_notice, is_run
 
-CARD = "kerascls.json"  # zip entry of .keras, attribute of .h5 (without its suffix), file beside weights, SavedModel asset
+CARD = (
+    "kerascls.json"  # zip entry of .keras, attribute of .h5 (without its suffix), file beside weights, SavedModel asset
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +52,14 @@ class Card:
     @classmethod
     def from_json(cls, text: str) -> "Card":
         fields = json.loads(text)
-        return cls(tuple(fields["class_names"]), tuple(fields["image_shape"]), tuple(fields["background"]),
-                   fields["border"], fields["data"], fields["fallback_for"])
+        return cls(
+            tuple(fields["class_names"]),
+            tuple(fields["image_shape"]),
+            tuple(fields["background"]),
+            fields["border"],
+            fields["data"],
+            fields["fallback_for"],
+        )
 
     @classmethod
     def guess(cls, model: Any) -> "Card":
@@ -95,8 +103,10 @@ class Classifier:
         self._saved_model = saved_model  # kept alive: its functions lose their variables otherwise
         if keras_model is not None:
             self._forward = tf.function(
-                lambda images: keras_model(tf.cast(images, tf.float32), training=False), autograph=False,
-                input_signature=[tf.TensorSpec((None, *card.image_shape), tf.uint8)])
+                lambda images: keras_model(tf.cast(images, tf.float32), training=False),
+                autograph=False,
+                input_signature=[tf.TensorSpec((None, *card.image_shape), tf.uint8)],
+            )
         else:
             pixels = saved_model.signatures["pixels"]
             self._forward = lambda images: pixels(images=images)["probabilities"]
@@ -122,15 +132,22 @@ class Classifier:
         import tensorflow as tf
 
         if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
-            raise DataError(f"Images must be uint8 (n, {', '.join(map(str, self.image_shape))}). "
-                            f"Received: {images.dtype} {images.shape}")
+            raise DataError(
+                f"Images must be uint8 (n, {', '.join(map(str, self.image_shape))}). "
+                f"Received: {images.dtype} {images.shape}"
+            )
         out = np.empty((len(images), len(self.class_names)), np.float32)
         for at in range(0, len(images), batch_size):
-            out[at:at + batch_size] = self._forward(tf.constant(images[at:at + batch_size])).numpy()
+            out[at : at + batch_size] = self._forward(tf.constant(images[at : at + batch_size])).numpy()
         return out
 
-    def predict(self, files: Sequence[str | os.PathLike] | str | os.PathLike, top_k: int = 5, invert: bool = False,
-                batch_size: int = 32) -> list[Prediction]:
+    def predict(
+        self,
+        files: Sequence[str | os.PathLike] | str | os.PathLike,
+        top_k: int = 5,
+        invert: bool = False,
+        batch_size: int = 32,
+    ) -> list[Prediction]:
         """Names and probabilities of image files, in the order given.
 
         Args:
@@ -144,8 +161,9 @@ class Classifier:
         files = [files] if isinstance(files, str | os.PathLike) else list(files)
         return [prediction for prediction, _ in self.stream(files, top_k, invert, batch_size)]
 
-    def stream(self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False,
-               batch_size: int = 32) -> Iterator[tuple[Prediction, np.ndarray | None]]:
+    def stream(
+        self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False, batch_size: int = 32
+    ) -> Iterator[tuple[Prediction, np.ndarray | None]]:
         """`predict`, a batch in memory at a time; beside each Prediction the uint8 pixels that the model saw."""
         from kerascls.images import read_pixels
 
@@ -159,7 +177,7 @@ class Classifier:
         files = list(files)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for at in range(0, len(files), batch_size):
-                chunk = files[at:at + batch_size]
+                chunk = files[at : at + batch_size]
                 read_chunk = list(pool.map(read, chunk))
                 good = [item for item in read_chunk if not isinstance(item, DataError)]
                 rows = iter(self.probabilities(np.stack(good), batch_size) if good else ())
@@ -173,7 +191,7 @@ class Classifier:
 
     def name_answer(self, file: str, row: np.ndarray, top_k: int, other_polarity: bool = False) -> Prediction:
         """One row of probabilities, `(num_classes,)`, with its names."""
-        best = np.argsort(-row, kind="stable")[:max(1, top_k)]
+        best = np.argsort(-row, kind="stable")[: max(1, top_k)]
         top = tuple((self.class_names[i], float(row[i])) for i in best)
         return Prediction(file, *top[0], top, None, other_polarity)
 
@@ -184,14 +202,14 @@ class Classifier:
 
 
 def border_side(image: np.ndarray) -> str:
-    """"dark" or "light": the side of mid-gray on which the mean of a uint8 image's outermost pixels lies."""
+    """ "dark" or "light": the side of mid-gray on which the mean of a uint8 image's outermost pixels lies."""
     edge = np.concatenate([image[0].ravel(), image[-1].ravel(), image[1:-1, 0].ravel(), image[1:-1, -1].ravel()])
     return "dark" if edge.mean() < 127.5 else "light"
 
 
 def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
     """The side on which at least 95 % of the images' borders lie (of `most` spread evenly), or None."""
-    sides = [border_side(image) for image in images[::max(1, len(images) // most)]]
+    sides = [border_side(image) for image in images[:: max(1, len(images) // most)]]
     for side in ("dark", "light"):
         if sides.count(side) >= 0.95 * len(sides):
             return side
@@ -199,6 +217,7 @@ def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
 
 
 # Opening
+
 
 def load(path: str | os.PathLike) -> Classifier:
     """Opens a run folder, a .keras or .h5 file, a folder of architecture and weights, or a SavedModel folder.
@@ -211,7 +230,9 @@ def load(path: str | os.PathLike) -> Classifier:
     """
     path = Path(path)
     if not path.exists():
-        raise ModelError(f"Model {path} does not exist. Give a run folder, a .keras or .h5 file, or a SavedModel folder.")
+        raise ModelError(
+            f"Model {path} does not exist. Give a run folder, a .keras or .h5 file, or a SavedModel folder."
+        )
     devices.start()
     if path.is_file():
         return _load_file(path)
@@ -221,8 +242,10 @@ def load(path: str | os.PathLike) -> Classifier:
         return _load_weights(path)
     folder = saved_model_folder(path)
     if folder is None:
-        raise ModelError(f"{path} is not a model: expected a run (manifest.json), a SavedModel (saved_model.pb, or a "
-                         "version folder that has it), or architecture.json with model.weights.h5.")
+        raise ModelError(
+            f"{path} is not a model: expected a run (manifest.json), a SavedModel (saved_model.pb, or a "
+            "version folder that has it), or architecture.json with model.weights.h5."
+        )
     return _load_saved_model(folder)
 
 
@@ -249,8 +272,9 @@ def _load_file(path: Path) -> Classifier:
             with h5py.File(path) as archive:
                 text = archive.attrs.get("kerascls")
         else:
-            raise ModelError(f"{path} is not a model file: expected .keras or .h5. "
-                             f"Received a file that begins with {magic[:4]!r}.")
+            raise ModelError(
+                f"{path} is not a model file: expected .keras or .h5. Received a file that begins with {magic[:4]!r}."
+            )
         if path.suffix not in (".keras", ".h5", ".hdf5"):
             raise ModelError(f"{path} must end in .keras or .h5.")
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -284,8 +308,10 @@ def _load_saved_model(folder: Path) -> Classifier:
         signatures = list(loaded.signatures)
         card_file = folder / "assets" / CARD
         if "pixels" not in signatures or not card_file.is_file():
-            raise ModelError(f"{folder} is a SavedModel, but not one that kerascls exported: it has signatures "
-                             f"{signatures}, expected pixels and serving_default.")
+            raise ModelError(
+                f"{folder} is a SavedModel, but not one that kerascls exported: it has signatures "
+                f"{signatures}, expected pixels and serving_default."
+            )
         return Classifier(Card.from_json(card_file.read_text(encoding="utf-8")), saved_model=loaded)
     except ModelError:
         raise
@@ -295,11 +321,13 @@ def _load_saved_model(folder: Path) -> Classifier:
 
 def _not_loadable(path: Path, error: Exception) -> ModelError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ModelError(f"{path} cannot be loaded: it is cut short, damaged, or not a model that Keras 3 reads "
-                      f"({reason[:160]}).")
+    return ModelError(
+        f"{path} cannot be loaded: it is cut short, damaged, or not a model that Keras 3 reads ({reason[:160]})."
+    )
 
 
 # Writing
+
 
 def save_keras(model: Any, card: Card, path: Path) -> None:
     """Writes a .keras file that carries its card, whole or not at all."""

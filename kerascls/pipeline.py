@@ -28,7 +28,7 @@ class TrainingBatches:
 
             def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 start = tf.cast(step, tf.int32) * batch_size
-                chosen = order[start:tf.minimum(start + batch_size, count)]
+                chosen = order[start : tf.minimum(start + batch_size, count)]
                 return tf.gather(images, chosen), tf.one_hot(tf.gather(labels, chosen), num_classes)
 
             return tf.data.Dataset.range(self.steps).map(batch)
@@ -40,6 +40,7 @@ class TrainingBatches:
 
 def scoring_batches(split: Split, num_classes: int, batch_size: int = 256) -> tf.data.Dataset:
     """Every example once, in order; the same element types as `TrainingBatches.dataset`."""
+
     def one_hot(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, tf.one_hot(labels, num_classes)
 

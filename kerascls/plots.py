@@ -15,8 +15,9 @@ def save(figure: Figure, path: Path) -> None:
     """Writes the figure whole or not at all, in the format of its suffix (PNG where it has none)."""
     kind = path.suffix.removeprefix(".").lower() or "png"
     with atomic(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=100, bbox_inches="tight", metadata={"Software": None}
-                       if kind == "png" else None)
+        figure.savefig(
+            temporary, format=kind, dpi=100, bbox_inches="tight", metadata={"Software": None} if kind == "png" else None
+        )
 
 
 def learning_curves(epochs: Sequence[dict[str, float | None]], kept_epoch: int | None) -> Figure:
@@ -30,8 +31,12 @@ def learning_curves(epochs: Sequence[dict[str, float | None]], kept_epoch: int |
         x = [row["epoch"] for row in epochs]
         axes.plot(x, [row[name] for row in epochs], marker=".", label="train")
         if any(row[f"val_{name}"] is not None for row in epochs):
-            axes.plot(x, [math.nan if row[f"val_{name}"] is None else row[f"val_{name}"] for row in epochs],
-                      marker=".", label="validation")
+            axes.plot(
+                x,
+                [math.nan if row[f"val_{name}"] is None else row[f"val_{name}"] for row in epochs],
+                marker=".",
+                label="validation",
+            )
         if kept_epoch is not None:
             axes.axvline(kept_epoch, color="gray", linestyle=":", label="kept")
         axes.set(xlabel="epoch", title=name)
@@ -54,14 +59,22 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
         axes.set_yticks(range(classes), [shorten(name) for name in class_names], parse_math=False)
     if classes <= 20:
         for row, column in np.argwhere(counts):
-            axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=7,
-                      color="white" if shares[row, column] > 0.5 else "black")
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if shares[row, column] > 0.5 else "black",
+            )
     axes.set(xlabel="predicted", ylabel="true", title="confusion matrix")
     return figure
 
 
-def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int | None = None,
-               heading: str | None = None) -> Figure:
+def image_grid(
+    images: Sequence[np.ndarray], titles: Sequence[str], columns: int | None = None, heading: str | None = None
+) -> Figure:
     """Images in rows, each under its title.
 
     Args:

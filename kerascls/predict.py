@@ -36,8 +36,13 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
-                     and not any(part.startswith(".") for part in file.relative_to(path).parts)]
+            found = [
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES
+                and file.is_file()
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            ]
             if not found:
                 raise DataError(f"Folder {path} has no images. Expected files ending in {', '.join(SUFFIXES)}.")
             files += sorted(found, key=lambda file: natural_key(str(file)))
@@ -73,8 +78,9 @@ def predict_files(classifier: Classifier, files: Iterable[Path], top_k: int, inv
         yield Answer(prediction, pixels)
 
 
-def predict_dataset(classifier: Classifier, name: str, split: str, count: int, top_k: int, invert: bool,
-                    data_dir: str | None) -> Iterator[Answer]:
+def predict_dataset(
+    classifier: Classifier, name: str, split: str, count: int, top_k: int, invert: bool, data_dir: str | None
+) -> Iterator[Answer]:
     """The first `count` examples of a data set's split, with their true names."""
     dataset = load_dataset(name, data_dir, image_shape=classifier.image_shape, background=classifier.card.background)
     if split not in dataset.splits and "train" in dataset.splits:
@@ -91,12 +97,20 @@ def predict_dataset(classifier: Classifier, name: str, split: str, count: int, t
 
 # Writing
 
+
 def as_json(prediction: Prediction) -> str:
     """One line: {"file", "label", "probability", "top"} or {"file", "error"}."""
     if prediction.error is not None:
         return json.dumps({"file": prediction.file, "error": prediction.error}, ensure_ascii=False)
-    return json.dumps({"file": prediction.file, "label": prediction.label, "probability": prediction.probability,
-                       "top": [{"label": name, "probability": p} for name, p in prediction.top]}, ensure_ascii=False)
+    return json.dumps(
+        {
+            "file": prediction.file,
+            "label": prediction.label,
+            "probability": prediction.probability,
+            "top": [{"label": name, "probability": p} for name, p in prediction.top],
+        },
+        ensure_ascii=False,
+    )
 
 
 def as_text(answer: Answer) -> str:
@@ -115,15 +129,31 @@ class CsvWriter:
     def __init__(self, file: TextIO, top_k: int):
         self.top_k = top_k
         self.writer = csv.writer(file, lineterminator="\n")
-        self.writer.writerow(["file", "label", "probability", *(f"label_{i + 1}" for i in range(top_k)),
-                              *(f"probability_{i + 1}" for i in range(top_k)), "error"])
+        self.writer.writerow(
+            [
+                "file",
+                "label",
+                "probability",
+                *(f"label_{i + 1}" for i in range(top_k)),
+                *(f"probability_{i + 1}" for i in range(top_k)),
+                "error",
+            ]
+        )
 
     def write(self, prediction: Prediction) -> None:
         if prediction.error is not None:
             self.writer.writerow([prediction.file, "", "", *[""] * 2 * self.top_k, prediction.error])
         else:
-            self.writer.writerow([prediction.file, prediction.label, prediction.probability,
-                                  *(name for name, _ in prediction.top), *(p for _, p in prediction.top), ""])
+            self.writer.writerow(
+                [
+                    prediction.file,
+                    prediction.label,
+                    prediction.probability,
+                    *(name for name, _ in prediction.top),
+                    *(p for _, p in prediction.top),
+                    "",
+                ]
+            )
 
 
 def plot(answers: Sequence[Answer], path: Path) -> None:
@@ -133,7 +163,11 @@ def plot(answers: Sequence[Answer], path: Path) -> None:
     shown = [answer for answer in answers if answer.pixels is not None]
     if not shown:
         raise DataError("No image could be read, so there is nothing to plot.")
-    titles = ["\n".join([f"{probability:.0%} {plots.shorten(name)}" for name, probability in answer.prediction.top[:3]]
-                        + ([f"is {plots.shorten(answer.truth)}"] if answer.truth is not None else []))
-              for answer in shown]
+    titles = [
+        "\n".join(
+            [f"{probability:.0%} {plots.shorten(name)}" for name, probability in answer.prediction.top[:3]]
+            + ([f"is {plots.shorten(answer.truth)}"] if answer.truth is not None else [])
+        )
+        for answer in shown
+    ]
     plots.save(plots.image_grid([answer.pixels for answer in shown], titles), path)

@@ -89,9 +89,12 @@ class Run:
         if out is not None and out.exists():
             raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
         path = out or free_name(Path("saved_models") / name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot make {path.parent}: {error.strerror}.") from None
         while True:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 path.mkdir()
                 return cls(path)
             except FileExistsError:  # another training took the name between the look and the making
@@ -108,7 +111,9 @@ class Run:
         if not path.exists():
             raise RunError(f"Run {path} does not exist. `kerascls train` makes one under saved_models/.")
         if not (path / "manifest.json").is_file():
-            raise RunError(f"{path} is not a run: it has no manifest.json. Give the folder that `kerascls train` named.")
+            raise RunError(
+                f"{path} is not a run: it has no manifest.json. Give the folder that `kerascls train` named."
+            )
         run = cls(path)
         try:
             found = run.manifest["format"]
@@ -117,8 +122,10 @@ class Run:
         if found != FORMAT:
             raise RunError(f"{path} has run format {found}; this kerascls reads format {FORMAT}. Update kerascls.")
         if not run.model_path.is_file():
-            raise RunError(f"{path} has no model.keras: its training ended (status {run.manifest.get('status')}) before "
-                           "an epoch was kept. Train again.")
+            raise RunError(
+                f"{path} has no model.keras: its training ended (status {run.manifest.get('status')}) before "
+                "an epoch was kept. Train again."
+            )
         return run
 
     @property
@@ -140,8 +147,11 @@ class Run:
     @property
     def config(self) -> Config:
         manifest = self.manifest
-        return config_from_toml((self.path / "config.toml").read_text(encoding="utf-8"), manifest["recipe"],
-                                manifest["data"]["fallback_for"])
+        return config_from_toml(
+            (self.path / "config.toml").read_text(encoding="utf-8"),
+            manifest["recipe"],
+            manifest["data"]["fallback_for"],
+        )
 
     @property
     def notice(self) -> str | None:
@@ -156,8 +166,10 @@ def fallback_notice(wanted: str | None, used: str) -> str | None:
     """The announcement of a fallback, in capitals; None where there was none."""
     if wanted is None:
         return None
-    return (f"{wanted.upper()} IS NOT THE DATA HERE: THE EMBEDDED DATA SET {used.upper()} STANDS IN FOR IT. "
-            f"ITS NUMBERS SAY NOTHING ABOUT {wanted.upper()}.")
+    return (
+        f"{wanted.upper()} IS NOT THE DATA HERE: THE EMBEDDED DATA SET {used.upper()} STANDS IN FOR IT. "
+        f"ITS NUMBERS SAY NOTHING ABOUT {wanted.upper()}."
+    )
 
 
 def is_run(path: Path) -> bool:

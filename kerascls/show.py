@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 
 from kerascls import plots
-from kerascls.config import is_recipe, load_config
-from kerascls.datasets import Dataset, load_dataset
+from kerascls.config import is_recipe
+from kerascls.datasets import Dataset, load_dataset, load_recipe_data
 from kerascls.errors import ConfigError
-from kerascls.runs import fallback_notice
 from kerascls.split import with_all_splits
-from kerascls.train import load_data
 
 SAMPLES = 9
 
@@ -40,24 +38,24 @@ def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool 
     Raises:
         ConfigError: `augmented` without a recipe that has a policy.
     """
-    policy: list[dict[str, Any]] = []
-    seed = 0
+    policy, seed, heading = [], 0, None
     if is_recipe(what):
-        config, dataset = load_data(what, {}, data_dir, fallback=True)
+        config, dataset = load_recipe_data(what, {}, data_dir, fallback=True)
         dataset = with_all_splits(dataset, config.data.validation)
         policy, seed = config.augment.policy, config.train.seed
-        notice = fallback_notice(config.fallback_for, dataset.name)
+        if config.fallback_for:
+            heading = f"{dataset.name} (in place of {config.fallback_for})"
     else:
-        dataset, notice = load_dataset(what, data_dir), None
+        dataset = load_dataset(what, data_dir)
     if augmented and not policy:
         raise ConfigError(f"{what} has no augmentation to show: it states no augment.policy.")
     split = dataset.splits.get("train") or next(iter(dataset.splits.values()))
     images, labels = samples(split.images, split.labels)
-    titles = [f"{plots.shorten(dataset.class_names[label])}" for label in labels]
+    titles = [plots.shorten(dataset.class_names[label]) for label in labels]
     if augmented:
         images = augment_like_training(images, policy, seed)
-    heading = f"{notice or dataset.name}" if notice is None else f"{dataset.name} (in place of {config.fallback_for})"
-    plots.save(plots.image_grid(list(images), titles, 3, heading + (", augmented" if augmented else "")), picture)
+    heading = (heading or dataset.name) + (", augmented" if augmented else "")
+    plots.save(plots.image_grid(list(images), titles, 3, heading), picture)
     return Shown(dataset.name, dataset.source, dataset.image_shape, dataset.class_names, class_counts(dataset), picture)
 
 
@@ -92,8 +90,10 @@ def class_counts(dataset: Dataset) -> dict[str, list[int]]:
 def table(shown: Shown) -> str:
     """The class map and the counts as `kerascls show` prints them."""
     height, width, channels = shown.image_shape
-    lines = [f"{shown.name} ({shown.source}): images {height}x{width}x{channels}, {len(shown.class_names)} classes",
-             "   id  " + "".join(f"{split:>12}" for split in shown.counts) + "  name"]
+    lines = [
+        f"{shown.name} ({shown.source}): images {height}x{width}x{channels}, {len(shown.class_names)} classes",
+        "   id  " + "".join(f"{split:>12}" for split in shown.counts) + "  name",
+    ]
     for i, name in enumerate(shown.class_names):
         lines.append(f"{i:>5}  " + "".join(f"{counts[i]:>12,}" for counts in shown.counts.values()) + f"  {name}")
     lines.append("  all  " + "".join(f"{sum(counts):>12,}" for counts in shown.counts.values()))

@@ -27,11 +27,12 @@ def hold_out(labels: np.ndarray, count: int, seed: int = SPLIT_SEED) -> np.ndarr
     classes, counts = np.unique(labels, return_counts=True)
     exact = counts * count / len(labels)
     shares = np.floor(exact).astype(int)
-    more = np.argsort(shares - exact, kind="stable")[:count - shares.sum()]
+    more = np.argsort(shares - exact, kind="stable")[: count - shares.sum()]
     shares[more] += 1
     generator = np.random.Generator(np.random.PCG64(seed))
-    chosen = [generator.permutation(np.flatnonzero(labels == cls))[:share]
-              for cls, share in zip(classes, shares, strict=True)]
+    chosen = [
+        generator.permutation(np.flatnonzero(labels == cls))[:share] for cls, share in zip(classes, shares, strict=True)
+    ]
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 
 
@@ -65,7 +66,9 @@ def with_all_splits(dataset: Dataset, validation: int | float | str) -> Dataset:
 
 def _divide(name: str, split, count: int, what: str):
     if count >= len(split):
-        raise DataError(f"{name}: {what} takes {count} of {len(split)} training images, which leaves none to train on. "
-                        "Lower data.validation.")
+        raise DataError(
+            f"{name}: {what} takes {count} of {len(split)} training images, which leaves none to train on. "
+            "Lower data.validation."
+        )
     held = hold_out(split.labels, count)
     return split.take(np.setdiff1d(np.arange(len(split)), held)), split.take(held)

@@ -43,8 +43,19 @@ def summary(what: str) -> dict[str, Any]:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         model.summary(print_fn=lambda line, **_: text.write(line + "\n"))
-    return {"name": model.name, "total": count(model.weights), "trainable": count(model.trainable_weights),
-            "non_trainable": count(model.non_trainable_weights),
-            "layers": [{"name": layer.name, "class": type(layer).__name__, "parameters": layer.count_params(),
-                        "output_shape": list(layer.output.shape)} for layer in model.layers],
-            "table": text.getvalue()}
+    return {
+        "name": model.name,
+        "total": count(model.weights),
+        "trainable": count(model.trainable_weights),
+        "non_trainable": count(model.non_trainable_weights),
+        "layers": [
+            {
+                "name": layer.name,
+                "class": type(layer).__name__,
+                "parameters": layer.count_params(),
+                "output_shape": list(layer.output.shape),
+            }
+            for layer in model.layers
+        ],
+        "table": text.getvalue(),
+    }

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kerascls import devices, metrics
-from kerascls.config import Config, Train, load_config
-from kerascls.datasets import Dataset, Split, load_dataset
-from kerascls.errors import DataMissing, OutputError
+from kerascls.config import Config, Train
+from kerascls.datasets import Dataset, Split, load_recipe_data
+from kerascls.errors import OutputError
 from kerascls.evaluate import BATCH_SIZE, draw
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
-from kerascls.runs import Run, atomic, fallback_notice, now, write_json, write_text
+from kerascls.runs import Run, atomic, now, write_json, write_text
 from kerascls.split import with_all_splits
 
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
@@ -42,10 +42,22 @@ class TrainResult:
         return self.test["accuracy"] if self.test else None
 
 
-def train(recipe: str = "mnist_cnn", *, data: str | None = None, epochs: int | None = None,
-          batch_size: int | None = None, seed: int | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None,
-          data_dir: str | None = None, fallback: bool = True, out: str | os.PathLike | None = None,
-          name_suffix: str = "", quiet: bool = True, log_steps: int = 0, command: str | None = None) -> TrainResult:
+def train(
+    recipe: str = "mnist_cnn",
+    *,
+    data: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    data_dir: str | None = None,
+    fallback: bool = True,
+    out: str | os.PathLike | None = None,
+    name_suffix: str = "",
+    quiet: bool = True,
+    log_steps: int = 0,
+    command: str | None = None,
+) -> TrainResult:
     """Trains a recipe, scores the test split once at the end, and writes a run folder.
 
     Args:
@@ -74,7 +86,7 @@ def train(recipe: str = "mnist_cnn", *, data: str | None = None, epochs: int | N
     out = Path(out) if out is not None else None
     if out is not None and out.exists():
         raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
-    config, dataset = load_data(recipe, tables, data_dir, fallback)
+    config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
     devices.start()
     given = config.fallback_for is not None or "name" in tables.get("data", {})
     name = Path(config.recipe).name + (f"-{Path(dataset.name).stem}" if given else "") + name_suffix
@@ -82,34 +94,12 @@ def train(recipe: str = "mnist_cnn", *, data: str | None = None, epochs: int | N
     return _Training(config, dataset, out, name, command, quiet, log_steps).run_all()
 
 
-def load_data(recipe: str, tables: Mapping[str, Mapping[str, Any]], data_dir: str | None,
-              fallback: bool) -> tuple[Config, Dataset]:
-    """The recipe as it will be trained, and its data as published; the fallback is taken, and announced, here."""
-    config = load_config(recipe, tables)
-    allowed = (fallback and config.fallback.data and "name" not in tables.get("data", {}) and data_dir is None
-               and not os.environ.get("TFDS_DATA_DIR"))
-
-    def loaded(config: Config) -> Dataset:
-        return load_dataset(config.data.name, data_dir, image_shape=tuple(config.data.image_shape) or None,
-                            background=tuple(config.data.background))
-
-    try:
-        return config, loaded(config)
-    except DataMissing as error:
-        if not allowed:
-            embedded = config.fallback.data
-            hint = f" `--data {embedded}` trains on the embedded data set." if embedded else ""
-            raise DataMissing(f"{error}{hint}") from None
-    config = load_config(recipe, tables, use_fallback=True)
-    print(fallback_notice(config.fallback_for, config.data.name), file=sys.stderr, flush=True)
-    return config, loaded(config)
-
-
 class _Training:
     """One training, from data to scored run."""
 
-    def __init__(self, config: Config, published: Dataset, out: Path | None, name: str, command: str, quiet: bool,
-                 log_steps: int):
+    def __init__(
+        self, config: Config, published: Dataset, out: Path | None, name: str, command: str, quiet: bool, log_steps: int
+    ):
         import keras
 
         from kerascls.models import build_model
@@ -121,20 +111,42 @@ class _Training:
         self.dataset = with_all_splits(published, config.data.validation)
         self.splits = self.dataset.splits
         self.num_classes = len(published.class_names)
-        self.classifier = build_model(config.model.name, published.image_shape, self.num_classes,
-                                      **config.model.options)
-        self.card = Card(published.class_names, published.image_shape, tuple(config.data.background),
-                         usual_border(self.splits["train"].images), published.name, config.fallback_for)
+        self.classifier = build_model(
+            config.model.name, published.image_shape, self.num_classes, **config.model.options
+        )
+        self.card = Card(
+            published.class_names,
+            published.image_shape,
+            tuple(config.data.background),
+            usual_border(self.splits["train"].images),
+            published.name,
+            config.fallback_for,
+        )
         self.run = Run.create(out, name)
         self.manifest: dict[str, Any] = {
-            "format": 1, "status": "running", "command": command, "recipe": config.recipe, "seed": config.train.seed,
-            "versions": devices.versions(), "device": devices.describe(), "started": now(),
-            "seconds": {"total": None, "fit": None, "epochs": []}, "best_epoch": None, "kept_epoch": None,
-            "data": {"name": published.name, "source": published.source, "fallback_for": config.fallback_for,
-                     "fingerprint": published.fingerprint(), "border": self.card.border,
-                     "examples": {split: len(examples) for split, examples in self.splits.items()}},
-            "parameters": {"total": self.classifier.count_params(),
-                           "trainable": sum(math.prod(w.shape) for w in self.classifier.trainable_weights)},
+            "format": 1,
+            "status": "running",
+            "command": command,
+            "recipe": config.recipe,
+            "seed": config.train.seed,
+            "versions": devices.versions(),
+            "device": devices.describe(),
+            "started": now(),
+            "seconds": {"total": None, "fit": None, "epochs": []},
+            "best_epoch": None,
+            "kept_epoch": None,
+            "data": {
+                "name": published.name,
+                "source": published.source,
+                "fallback_for": config.fallback_for,
+                "fingerprint": published.fingerprint(),
+                "border": self.card.border,
+                "examples": {split: len(examples) for split, examples in self.splits.items()},
+            },
+            "parameters": {
+                "total": self.classifier.count_params(),
+                "trainable": sum(math.prod(w.shape) for w in self.classifier.trainable_weights),
+            },
         }
 
     def run_all(self) -> TrainResult:
@@ -166,22 +178,37 @@ class _Training:
         from kerascls.pipeline import TrainingBatches, balanced_class_weight, scoring_batches
 
         train = self.config.train
-        batches = TrainingBatches(self.splits["train"], self.num_classes, train.batch_size, train.seed,
-                                  train.drop_remainder)
+        batches = TrainingBatches(
+            self.splits["train"], self.num_classes, train.batch_size, train.seed, train.drop_remainder
+        )
         model = AugmentedModel(self.classifier, self.config.augment.policy, train.seed)
-        model.compile(optimizer=make_optimizer(train, batches.steps), metrics=["accuracy"],
-                      loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
-                      steps_per_execution=train.steps_per_execution or steps_per_execution(
-                          batches.steps, train.batch_size, self.dataset.image_shape))
-        validation = (scoring_batches(self.splits["validation"], self.num_classes)
-                      if "validation" in self.splits else None)
-        weights = (balanced_class_weight(self.splits["train"].labels, self.num_classes)
-                   if train.class_weight == "balanced" else None)
+        model.compile(
+            optimizer=make_optimizer(train, batches.steps),
+            metrics=["accuracy"],
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
+            steps_per_execution=train.steps_per_execution
+            or steps_per_execution(batches.steps, train.batch_size, self.dataset.image_shape),
+        )
+        validation = (
+            scoring_batches(self.splits["validation"], self.num_classes) if "validation" in self.splits else None
+        )
+        weights = (
+            balanced_class_weight(self.splits["train"].labels, self.num_classes)
+            if train.class_weight == "balanced"
+            else None
+        )
         callbacks = self.callbacks(batches)
         begin = time.perf_counter()
         try:
-            model.fit(batches.dataset, epochs=train.epochs, validation_data=validation, class_weight=weights,
-                      shuffle=False, verbose=0, callbacks=callbacks)
+            model.fit(
+                batches.dataset,
+                epochs=train.epochs,
+                validation_data=validation,
+                class_weight=weights,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
+            )
             return "complete"
         except KeyboardInterrupt:
             return "interrupted"
@@ -201,13 +228,23 @@ class _Training:
             EpochState(batches.epoch, train.seed),
             StopOnNaN(manifest, path, batches.steps),
             KeepEpoch(manifest, train.keep, lambda: save_keras(self.classifier, self.card, self.run.model_path)),
-            WriteHistory(manifest, path / "history.csv")]
+            WriteHistory(manifest, path / "history.csv"),
+        ]
         if train.early_stopping_patience:
-            callbacks.append(keras.callbacks.EarlyStopping("val_loss", mode="min",
-                                                           patience=train.early_stopping_patience))
+            callbacks.append(
+                keras.callbacks.EarlyStopping("val_loss", mode="min", patience=train.early_stopping_patience)
+            )
         if not self.quiet or self.log_steps:
-            callbacks.append(Progress(train.epochs, batches.steps, train.batch_size, len(self.splits["train"]),
-                                      self.log_steps, bar=sys.stderr.isatty() and not self.quiet))
+            callbacks.append(
+                Progress(
+                    train.epochs,
+                    batches.steps,
+                    train.batch_size,
+                    len(self.splits["train"]),
+                    self.log_steps,
+                    bar=sys.stderr.isatty() and not self.quiet,
+                )
+            )
         return callbacks
 
     def score(self) -> dict[str, Any]:
@@ -220,8 +257,10 @@ class _Training:
                 examples = self.splits[split]
                 probabilities[split] = classifier.probabilities(examples.images, BATCH_SIZE)
                 scored[split] = metrics.score(examples.labels, probabilities[split], names)
-        write_json(self.run.path / "metrics.json",
-                   {"data": self.dataset.name, "fallback_for": self.config.fallback_for, "splits": scored})
+        write_json(
+            self.run.path / "metrics.json",
+            {"data": self.dataset.name, "fallback_for": self.config.fallback_for, "splits": scored},
+        )
         if self.config.train.samples:
             write_samples(self.run.path / "samples", self.splits["test"], classifier, self.config.train.samples)
         self.run.write_manifest(self.manifest)
@@ -231,11 +270,15 @@ class _Training:
 
 def portable(config: Config) -> Config:
     """The recipe without absolute paths: a file named by one keeps its last part alone."""
+
     def short(name: str) -> str:
         return Path(name).name if name.endswith((".npz", ".py")) and Path(name).is_absolute() else name
 
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, name=short(config.data.name)),
-                               model=dataclasses.replace(config.model, name=short(config.model.name)))
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, name=short(config.data.name)),
+        model=dataclasses.replace(config.model, name=short(config.model.name)),
+    )
 
 
 def write_samples(folder: Path, split: Split, classifier: Classifier, most: int) -> None:
@@ -255,12 +298,19 @@ def write_samples(folder: Path, split: Split, classifier: Classifier, most: int)
         temporary.mkdir()
         for file, image in zip(files, images, strict=True):
             (temporary / file).write_bytes(encode_png(image))
-        write_json(temporary / "samples.json", {
-            "files": files, "labels": [classifier.class_names[i] for i in split.labels[chosen]],
-            "probabilities": probabilities.tolist(), "batch_size": SAMPLE_BATCH_SIZE})
+        write_json(
+            temporary / "samples.json",
+            {
+                "files": files,
+                "labels": [classifier.class_names[i] for i in split.labels[chosen]],
+                "probabilities": probabilities.tolist(),
+                "batch_size": SAMPLE_BATCH_SIZE,
+            },
+        )
 
 
 # The schedule
+
 
 def steps_per_execution(steps: int, batch_size: int, image_shape: tuple[int, int, int]) -> int:
     """Steps between two returns to Python: 32 for small batches, fewer as a step gets longer, at most an epoch.
@@ -288,8 +338,14 @@ def make_optimizer(train: Train, steps: int) -> Any:
         rate: Any = train.learning_rate
     else:
         rate = _schedule(train.schedule, train.learning_rate, round(train.warmup_epochs * steps), train.epochs * steps)
-    classes = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD,
-               "rmsprop": keras.optimizers.RMSprop, "nadam": keras.optimizers.Nadam, "lion": keras.optimizers.Lion}
+    classes = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+        "rmsprop": keras.optimizers.RMSprop,
+        "nadam": keras.optimizers.Nadam,
+        "lion": keras.optimizers.Lion,
+    }
     return classes[train.optimizer](rate, **options)
 
 
@@ -304,8 +360,9 @@ def _schedule(kind: str, peak: float, warmup_steps: int, total_steps: int) -> An
             step = ops.cast(step, "float32")
             climbed = (step + 1) / max(warmup_steps, 1)
             done = ops.clip((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
-            after = {"constant": ops.ones_like(done), "cosine": (1 + ops.cos(math.pi * done)) / 2,
-                     "linear": 1 - done}[kind]
+            after = {"constant": ops.ones_like(done), "cosine": (1 + ops.cos(math.pi * done)) / 2, "linear": 1 - done}[
+                kind
+            ]
             return peak * ops.where(step < warmup_steps, climbed, after)
 
         def get_config(self) -> dict[str, Any]:

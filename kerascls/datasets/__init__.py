@@ -9,13 +9,17 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from kerascls.config import dataset_files
-from kerascls.errors import DataError, KerasclsError
+from kerascls.config import Config, dataset_files, load_config
+from kerascls.errors import DataError, DataMissing, KerasclsError
+from kerascls.runs import fallback_notice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +67,17 @@ class Dataset:
             if not len(split):
                 raise DataError(f"{self.name}: split {name} has no images.")
             if split.images.dtype != np.uint8 or split.images.ndim != 4 or split.images.shape[-1] not in (1, 3):
-                raise DataError(f"{self.name}: {name} images must be uint8 (n, height, width, 1 or 3). "
-                                f"Received: {split.images.dtype} {split.images.shape}")
+                raise DataError(
+                    f"{self.name}: {name} images must be uint8 (n, height, width, 1 or 3). "
+                    f"Received: {split.images.dtype} {split.images.shape}"
+                )
             if len(split.images) != len(split.labels):
                 raise DataError(f"{self.name}: {name} has {len(split.images)} images and {len(split.labels)} labels.")
             if split.labels.min() < 0 or split.labels.max() >= len(self.class_names):
-                raise DataError(f"{self.name}: {name} labels must be in [0, {len(self.class_names)}). "
-                                f"Received: {split.labels.min()} to {split.labels.max()}")
+                raise DataError(
+                    f"{self.name}: {name} labels must be in [0, {len(self.class_names)}). "
+                    f"Received: {split.labels.min()} to {split.labels.max()}"
+                )
         if len(shapes) != 1:
             raise DataError(f"{self.name}: its splits have images of different shapes, {sorted(shapes)}.")
 
@@ -87,9 +95,13 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(name: str, root: str | None = None, download: bool = True,
-                 image_shape: tuple[int, int, int] | None = None,
-                 background: tuple[int, int, int] = (255, 255, 255)) -> Dataset:
+def load_dataset(
+    name: str,
+    root: str | None = None,
+    download: bool = True,
+    image_shape: tuple[int, int, int] | None = None,
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> Dataset:
     """Loads a data set into memory.
 
     Args:
@@ -114,8 +126,9 @@ def load_dataset(name: str, root: str | None = None, download: bool = True,
 
         return load_npz(Path(name), image_shape)
     try:
-        dataset = dataset_module(name).load(root=root, download=download, image_shape=image_shape,
-                                            background=background)
+        dataset = dataset_module(name).load(
+            root=root, download=download, image_shape=image_shape, background=background
+        )
     except KerasclsError:
         raise
     except Exception as error:
@@ -123,9 +136,49 @@ def load_dataset(name: str, root: str | None = None, download: bool = True,
             raise
         raise DataError(f"{name}: load() failed: {type(error).__name__}: {error}") from None
     if not isinstance(dataset, Dataset):
-        raise DataError(f"{name}: load() must return a kerascls.datasets.Dataset. "
-                        f"Received: {type(dataset).__name__}")
+        raise DataError(f"{name}: load() must return a kerascls.datasets.Dataset. Received: {type(dataset).__name__}")
     return dataset
+
+
+def load_recipe_data(
+    recipe: str, tables: Mapping[str, Mapping[str, Any]], data_dir: str | None, fallback: bool
+) -> tuple[Config, Dataset]:
+    """A recipe as it will be trained, and its data as published. The fallback is taken, and announced, only here.
+
+    Args:
+        recipe: its name, or the path of a .toml file.
+        tables: laid over the recipe's.
+        data_dir: where TFDS keeps prepared data.
+        fallback: whether the recipe's may be taken. It never is where the user named data or a place for it: a
+            data.name in `tables`, `data_dir`, or TFDS_DATA_DIR.
+    """
+    config = load_config(recipe, tables)
+    allowed = (
+        fallback
+        and config.fallback.data
+        and "name" not in tables.get("data", {})
+        and data_dir is None
+        and not os.environ.get("TFDS_DATA_DIR")
+    )
+
+    def loaded(config: Config) -> Dataset:
+        return load_dataset(
+            config.data.name,
+            data_dir,
+            image_shape=tuple(config.data.image_shape) or None,
+            background=tuple(config.data.background),
+        )
+
+    try:
+        return config, loaded(config)
+    except DataMissing as error:
+        if not allowed:
+            embedded = config.fallback.data
+            hint = f" `--data {embedded}` trains on the embedded data set." if embedded else ""
+            raise DataMissing(f"{error}{hint}") from None
+    config = load_config(recipe, tables, use_fallback=True)
+    print(fallback_notice(config.fallback_for, config.data.name), file=sys.stderr, flush=True)
+    return config, loaded(config)
 
 
 def dataset_module(name: str) -> ModuleType:
@@ -170,9 +223,9 @@ def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None) -> 
     height, width, channels = image_shape
     out = np.empty((len(images), *image_shape), np.uint8)
     for at in range(0, len(images), 256):
-        batch = tf.constant(images[at:at + 256])
+        batch = tf.constant(images[at : at + 256])
         batch = tf.repeat(batch, 3, axis=-1) if batch.shape[-1] == 1 else batch
-        out[at:at + 256] = road.resize(road.to_channels(batch, channels), height, width)
+        out[at : at + 256] = road.resize(road.to_channels(batch, channels), height, width)
     return out
 
 
@@ -181,5 +234,7 @@ def check_memory(name: str, examples: int, image_shape: tuple[int, int, int]) ->
     needed = examples * int(np.prod(image_shape))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
     if needed > total // 2:
-        raise DataError(f"{name}: {examples:,} images of {tuple(image_shape)} need {needed / 2**30:.1f} GiB; at most half "
-                        f"of this machine's {total / 2**30:.1f} GiB is used. Lower data.image_shape.")
+        raise DataError(
+            f"{name}: {examples:,} images of {tuple(image_shape)} need {needed / 2**30:.1f} GiB; at most half "
+            f"of this machine's {total / 2**30:.1f} GiB is used. Lower data.image_shape."
+        )

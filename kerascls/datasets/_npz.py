@@ -23,9 +23,9 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
     if not path.is_file():
         raise DataError(f"Data file {path} does not exist.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError, AttributeError) as error:
         raise DataError(f"{path} is not a readable .npz file of plain arrays: {error}") from None
     splits = {}
     for suffix, split in _SPLITS.items():
@@ -35,8 +35,10 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
             raise DataError(f"{path} has x_{suffix} and no y_{suffix}.")
         splits[split] = _split(path, suffix, arrays[f"x_{suffix}"], arrays[f"y_{suffix}"], image_shape)
     if "train" not in splits and "test" not in splits:
-        raise DataError(f"{path} must have x_train and y_train (and x_test, y_test), as Keras' data sets do. "
-                        f"Received: {', '.join(arrays) or 'nothing'}")
+        raise DataError(
+            f"{path} must have x_train and y_train (and x_test, y_test), as Keras' data sets do. "
+            f"Received: {', '.join(arrays) or 'nothing'}"
+        )
     given = "class_names" in arrays
     count = max(int(split.labels.max(initial=0)) for split in splits.values()) + 1
     names = tuple(str(name) for name in arrays["class_names"]) if given else tuple(str(i) for i in range(count))
@@ -45,17 +47,20 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
     return Dataset(path.name, "npz", names, splits, names_given=given)
 
 
-def _split(path: Path, suffix: str, x: np.ndarray, y: np.ndarray,
-           image_shape: tuple[int, int, int] | None) -> Split:
+def _split(path: Path, suffix: str, x: np.ndarray, y: np.ndarray, image_shape: tuple[int, int, int] | None) -> Split:
     if x.ndim == 3:
         x = x[..., None]
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] not in (1, 3):
-        raise DataError(f"{path}: x_{suffix} must be uint8 in [0, 255], (n, height, width) or (n, height, width, 1 or 3). "
-                        f"Received: {x.dtype} {x.shape}")
+        raise DataError(
+            f"{path}: x_{suffix} must be uint8 in [0, 255], (n, height, width) or (n, height, width, 1 or 3). "
+            f"Received: {x.dtype} {x.shape}"
+        )
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1 or y.dtype.kind not in "iu" or len(y) != len(x):
-        raise DataError(f"{path}: y_{suffix} must be {len(x)} whole numbers, one an image. Received: {y.dtype} {y.shape}")
+        raise DataError(
+            f"{path}: y_{suffix} must be {len(x)} whole numbers, one an image. Received: {y.dtype} {y.shape}"
+        )
     if len(y) and y.min() < 0:
         raise DataError(f"{path}: y_{suffix} must be 0 or more. Received: {y.min()}")
     check_memory(path.name, len(x), image_shape or x.shape[1:])

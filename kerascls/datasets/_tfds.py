@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kerascls import devices
+from kerascls.config import nearest
 from kerascls.datasets import Dataset, Split, check_memory
 from kerascls.errors import DataError, DataMissing
 
@@ -46,9 +47,8 @@ def _builder(name: str, root: str | None) -> Any:
     try:
         return tfds.builder(name, data_dir=root, try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError:
-        from kerascls.config import nearest
-
-        raise DataError(f"TFDS has no data set named {name!r}.{nearest(name, tfds.list_builders())}") from None
+        known = tfds.list_builders(with_community_datasets=False)  # those of the community are listed by a download
+        raise DataError(f"TFDS has no data set named {name!r}.{nearest(name, known)}") from None
     except (ValueError, AssertionError, ImportError) as error:
         raise DataError(f"tfds:{name} cannot be opened: {str(error).splitlines()[0]}") from None
 
@@ -65,8 +65,10 @@ def _features(builder: Any) -> tuple[str, str]:
     images = [key for key, feature in named.items() if isinstance(feature, tfds.features.Image)]
     labels = [key for key, feature in named.items() if isinstance(feature, tfds.features.ClassLabel)]
     if len(images) != 1 or len(labels) != 1 or named[images[0]].np_dtype != np.uint8:
-        raise DataError(f"tfds:{builder.name} is not for image classification: expected one uint8 image and one class "
-                        f"label. Its features are {', '.join(sorted(features)) if named else features}")
+        raise DataError(
+            f"tfds:{builder.name} is not for image classification: expected one uint8 image and one class "
+            f"label. Its features are {', '.join(sorted(features)) if named else features}"
+        )
     return images[0], labels[0]
 
 
@@ -79,8 +81,13 @@ def describe_tfds(name: str) -> tuple[tuple[str, ...], tuple[int, int, int] | No
     return tuple(names), tuple(shape) if None not in shape and shape[-1] in (1, 3) else None
 
 
-def load_tfds(name: str, root: str | None, download: bool, image_shape: tuple[int, int, int] | None,
-              background: tuple[int, int, int]) -> Dataset:
+def load_tfds(
+    name: str,
+    root: str | None,
+    download: bool,
+    image_shape: tuple[int, int, int] | None,
+    background: tuple[int, int, int],
+) -> Dataset:
     """Loads the splits named train, validation and test (those that there are); others are left alone."""
     import tensorflow_datasets as tfds
 
@@ -93,8 +100,10 @@ def load_tfds(name: str, root: str | None, download: bool, image_shape: tuple[in
     own_shape = features[image].shape
     fixed = None not in own_shape and own_shape[-1] in (1, 3)
     if image_shape is None and not fixed:
-        raise DataError(f"tfds:{name} has images of many sizes. Say which size to bring them to: "
-                        "--set 'data.image_shape=[64, 64, 3]'")
+        raise DataError(
+            f"tfds:{name} has images of many sizes. Say which size to bring them to: "
+            "--set 'data.image_shape=[64, 64, 3]'"
+        )
     target = tuple(image_shape or own_shape)
     # TFDS wrote such images itself, as PNG of exactly this shape: its decoder and ours give the same pixels.
     plain = fixed and target == tuple(own_shape)
@@ -123,15 +132,28 @@ def _prepare(builder: Any, name: str, download: bool) -> None:
         raise DataMissing(f"{name} could not be downloaded: {reason[:200]} Try again later, or {where}.") from None
 
 
-def _load_split(tfds: Any, builder: Any, split: str, image: str, label: str, count: int,
-                shape: tuple[int, int, int], background: tuple[int, int, int], plain: bool) -> Split:
+def _load_split(
+    tfds: Any,
+    builder: Any,
+    split: str,
+    image: str,
+    label: str,
+    count: int,
+    shape: tuple[int, int, int],
+    background: tuple[int, int, int],
+    plain: bool,
+) -> Split:
     import tensorflow as tf
 
     from kerascls.images import to_pixels
 
     decoders = None if plain else {image: tfds.decode.SkipDecoding()}
-    examples = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders,
-                                  read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False))
+    examples = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders=decoders,
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
 
     def pair(example: dict) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = example[image] if plain else to_pixels(example[image], shape, background)
@@ -143,12 +165,13 @@ def _load_split(tfds: Any, builder: Any, split: str, image: str, label: str, cou
     at = 0
     try:
         for batch_images, batch_labels in batches.as_numpy_iterator():
-            images[at:at + len(batch_labels)] = batch_images
-            labels[at:at + len(batch_labels)] = batch_labels
+            images[at : at + len(batch_labels)] = batch_images
+            labels[at : at + len(batch_labels)] = batch_labels
             at += len(batch_labels)
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-        raise DataError(f"tfds:{builder.name}: the {split} split is damaged near example {at}: "
-                        f"{str(error).splitlines()[0][:160]}") from None
+        raise DataError(
+            f"tfds:{builder.name}: the {split} split is damaged near example {at}: {str(error).splitlines()[0][:160]}"
+        ) from None
     if at != count:
         raise DataError(f"tfds:{builder.name}: the {split} split should have {count} examples. Received: {at}")
     return Split.of(images, labels)

@@ -22,8 +22,16 @@ def load(root=None, download=True, image_shape=None, background=None) -> Dataset
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    images = np.stack([np.asarray(Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8))
-                                  .resize((20, 20), Image.Resampling.BILINEAR)) for image in raw.images])
+    images = np.stack(
+        [
+            np.asarray(
+                Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8)).resize(
+                    (20, 20), Image.Resampling.BILINEAR
+                )
+            )
+            for image in raw.images
+        ]
+    )
     images = np.pad(images, ((0, 0), (4, 4), (4, 4)))[..., None]
     images = fit_arrays(images, image_shape)
     labels = raw.target.astype(np.int32)

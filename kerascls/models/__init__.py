@@ -31,8 +31,10 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"Model {name} cannot be built for images of {tuple(image_shape)} and {num_classes} classes: "
-                         f"{reason} Choose another data.image_shape or model.") from None
+        raise ModelError(
+            f"Model {name} cannot be built for images of {tuple(image_shape)} and {num_classes} classes: "
+            f"{reason} Choose another data.image_shape or model."
+        ) from None
     if not isinstance(model, keras.Model) or model.output_shape != (None, num_classes):
         shape = getattr(model, "output_shape", type(model).__name__)
         raise ModelError(f"Model {name} must be a keras.Model with output (None, {num_classes}). Received: {shape}")

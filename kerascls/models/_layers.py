@@ -25,5 +25,7 @@ def initializers(kind: str, fan_in: int) -> dict[str, keras.initializers.Initial
     if kind != "pytorch":
         raise ValueError(f'`initializer` must be "keras" or "pytorch". Received: {kind!r}.')
     limit = 1 / math.sqrt(fan_in)
-    return {"kernel_initializer": keras.initializers.RandomUniform(-limit, limit),
-            "bias_initializer": keras.initializers.RandomUniform(-limit, limit)}
+    return {
+        "kernel_initializer": keras.initializers.RandomUniform(-limit, limit),
+        "bias_initializer": keras.initializers.RandomUniform(-limit, limit),
+    }

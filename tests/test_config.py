@@ -1,0 +1,165 @@
+"""Recipes: reading, overriding, and every fault in one message."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import here, one_line_error
+
+from kerascls import config
+from kerascls.errors import ConfigError
+
+RECIPE = """# kerascls train mine.toml
+# A test recipe.
+[data]
+name = "digits"
+[model]
+name = "mnist_cnn"
+[train]
+epochs = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    def write(text=RECIPE):
+        (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+        return "mine.toml"
+
+    return write
+
+
+def test_every_recipe_that_we_ship_is_sound():
+    names = config.recipe_names()
+    assert {"mnist_cnn", "mnist_cnn_bn", "articles/mnist_tensorflow", "articles/mnist_pytorch"} <= set(names)
+    for name in names:
+        loaded = config.load_config(name)
+        text = config.recipe_path(name).read_text(encoding="utf-8")
+        assert text.startswith(f"# kerascls train {name}\n"), name
+        assert config.config_from_toml(loaded.as_toml(), loaded.recipe, None) == loaded
+        if loaded.fallback.data:
+            stand_in = config.load_config(name, use_fallback=True)
+            assert (stand_in.data.name, stand_in.fallback_for) == (loaded.fallback.data, loaded.data.name)
+
+
+def test_overrides_win_over_the_fallback_and_the_fallback_over_the_recipe(mine):
+    name = mine(
+        RECIPE.replace('"digits"', '"mnist"') + 'batch_size = 64\n[fallback]\ndata = "digits"\nepochs = 9\n'
+        "batch_size = 16\n"
+    )
+    loaded = config.load_config(name, {"train": {"epochs": 5}}, use_fallback=True)
+    assert (loaded.data.name, loaded.fallback_for) == ("digits", "mnist")
+    assert (loaded.train.epochs, loaded.train.batch_size) == (5, 16)
+
+
+def test_set_reads_toml_values_and_plain_text():
+    sets = config.parse_sets(
+        [
+            "train.epochs=3",
+            "train.learning_rate=1e-3",
+            "train.optimizer=sgd",
+            "data.image_shape=[28, 28, 1]",
+            "train.drop_remainder=true",
+        ]
+    )
+    assert sets == {
+        "train": {"epochs": 3, "learning_rate": 1e-3, "optimizer": "sgd", "drop_remainder": True},
+        "data": {"image_shape": [28, 28, 1]},
+    }
+
+
+@pytest.mark.parametrize("item", ["epochs=3", "train.epochs", "=3", "train.=3"])
+def test_set_without_section_key_or_value_is_refused(item):
+    with pytest.raises(ConfigError, match="SECTION.KEY=VALUE"):
+        config.parse_sets([item])
+
+
+def test_all_faults_come_in_one_message_with_the_nearest_name(mine):
+    name = mine(RECIPE + 'epoch = 4\nlearning_rate = "fast"\nbatch_size = 0\noptimizer = "adm"\n[trian]\nx = 1\n')
+    with pytest.raises(ConfigError) as caught:
+        config.load_config(name, {"model": {"filtres": 4}, "data": {"name": "digts"}})
+    message = str(caught.value)
+    assert message.startswith("mine.toml has 7 faults:")
+    for part in (
+        "train.epoch is not a key. Did you mean epochs?",
+        "train.learning_rate must be a number",
+        "train.batch_size must be at least 1. Received: 0",
+        "Did you mean adam?",
+        "[trian] is not a section. Did you mean train?",
+        "model.filtres is not an option of mnist_cnn. Did you mean filters?",
+        "Did you mean digits?",
+    ):
+        assert part in message, part
+
+
+@pytest.mark.parametrize(
+    "key, value, fault",
+    [
+        ("epochs", True, "a whole number"),
+        ("epochs", 2.0, "a whole number"),
+        ("learning_rate", 0, "above 0"),
+        ("learning_rate", float("nan"), "finite"),
+        ("label_smoothing", 1.5, "at most 1"),
+        ("seed", -1, "at least 0"),
+        ("keep", "first", "one of best, last"),
+    ],
+)
+def test_wrong_types_and_values_are_refused(mine, key, value, fault):
+    with pytest.raises(ConfigError, match=fault):
+        config.load_config(mine(), {"train": {key: value}})
+
+
+def test_best_epoch_by_the_test_split_is_refused(mine):
+    with pytest.raises(ConfigError, match='keep must be "last"'):
+        config.load_config(mine(), {"data": {"validation": "test"}})
+    config.load_config(mine(), {"data": {"validation": "test"}, "train": {"keep": "last"}})
+
+
+def test_early_stopping_without_validation_is_refused(mine):
+    with pytest.raises(ConfigError, match="needs a validation split"):
+        config.load_config(mine(), {"data": {"validation": 0}, "train": {"early_stopping_patience": 2}})
+
+
+@pytest.mark.parametrize(
+    "policy, fault",
+    [
+        ([{"name": "afine"}], "Did you mean affine?"),
+        (["flip"], "must be a table"),
+        ([{"name": "affine", "degree": 3}], "Did you mean degrees?"),
+        ([{"name": "flip", "vertical": 1}], "true or false"),
+    ],
+)
+def test_faults_of_a_policy_are_told(mine, policy, fault):
+    with pytest.raises(ConfigError) as caught:
+        config.load_config(mine(), {"augment": {"policy": policy}})
+    assert fault in str(caught.value)
+
+
+def test_broken_toml_and_unknown_recipes_are_one_line(mine, capsys):
+    mine("[train\nepochs = 3")
+    assert "not valid TOML" in one_line_error("train", "mine.toml", capsys=capsys)
+    assert "Did you mean mnist_cnn?" in one_line_error("train", "mnist_cn", capsys=capsys)
+    assert "kerascls new nowhere" in one_line_error("train", "nowhere.toml", capsys=capsys)
+
+
+def test_new_recipe_is_the_old_one_with_every_key_explained(capsys):
+    code, out, _ = here("new", "mine", "--from", "mnist_cnn", capsys=capsys)
+    assert (code, out.strip()) == (0, "mine.toml")
+    text = Path("mine.toml").read_text(encoding="utf-8")
+    assert config.load_config("mine.toml").train == config.load_config("mnist_cnn").train
+    for key in config.Train.__dataclass_fields__:
+        assert f"\n{key} = " in text or f"\n# {key} = " in text
+    uncommented = "\n".join(
+        line.removeprefix("# ") if " = " in line.split("#")[-1][:24] else line for line in text.splitlines()
+    )
+    tomllib.loads("\n".join(line for line in uncommented.splitlines() if "=" in line or line.startswith("[")))
+    assert "exists already" in one_line_error("new", "mine", capsys=capsys)
+    assert "plain name" in one_line_error("new", "a/b", capsys=capsys)
+
+
+def test_list_names_everything_a_line_each(capsys):
+    code, out, _ = here("list", capsys=capsys)
+    assert code == 0
+    for name in [*config.recipe_names(), *config.model_files(), *config.dataset_files()]:
+        line = next(line for line in out.splitlines() if line.startswith(f"  {name} "))
+        assert len(line) > 30, line

@@ -1,0 +1,170 @@
+"""Data sets: what they hold, and what is said of those that cannot be had."""
+
+import importlib
+import time
+
+import numpy as np
+import pytest
+from conftest import small_npz
+
+from kerascls import datasets
+from kerascls.config import dataset_files
+from kerascls.errors import DataError, DataMissing
+
+_tfds = importlib.import_module("kerascls.datasets._tfds")
+
+
+def test_every_data_set_file_keeps_the_contract():
+    for name in dataset_files():
+        module = datasets.dataset_module(name)
+        assert callable(module.load)
+        assert datasets.describe_dataset(name) == (tuple(module.class_names), tuple(module.image_shape))
+
+
+def test_digits_are_1797_in_a_fixed_stratified_split():
+    digits = datasets.load_dataset("digits")
+    counts = {name: len(split) for name, split in digits.splits.items()}
+    assert counts == {"train": 1250, "validation": 183, "test": 364}
+    for split in digits.splits.values():
+        share = np.bincount(split.labels, minlength=10) / len(split)
+        assert np.abs(share - 0.1).max() < 0.01
+    everything = np.concatenate([split.positions for split in digits.splits.values()])
+    assert sorted(everything) == list(range(1797))
+    assert digits.image_shape == (28, 28, 1)
+    assert digits.splits["train"].images.max() == 255 and digits.splits["train"].images.min() == 0
+    assert digits.fingerprint() == datasets.load_dataset("digits").fingerprint()
+
+
+def test_npz_is_read_as_keras_writes_it(tmp_path):
+    path = small_npz(tmp_path / "data.npz", class_names=np.array(["猫", "b", "c"]), shape=(8, 8, 1))
+    dataset = datasets.load_dataset(str(path))
+    assert dataset.class_names == ("猫", "b", "c") and dataset.image_shape == (8, 8, 1)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 10, "test": 10}
+    assert dataset.splits["train"].labels.dtype == np.int32
+    column = small_npz(tmp_path / "column.npz", y_train=np.arange(10)[:, None] % 3)
+    assert datasets.load_dataset(str(column)).splits["train"].labels.tolist() == [i % 3 for i in range(10)]
+    assert datasets.load_dataset(str(path), image_shape=(16, 12, 3)).image_shape == (16, 12, 3)
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"x_train": np.zeros((10, 8, 8), np.float32)}, "must be uint8"),
+        ({"y_train": np.zeros(9, int)}, "10 whole numbers"),
+        ({"y_train": np.zeros(10)}, "whole numbers"),
+        ({"y_train": np.full(10, -1)}, "0 or more"),
+        ({"class_names": np.array(["a", "b"])}, r"labels must be in \[0, 2\)"),
+        ({"class_names": np.array(["a", "a", "b"])}, "a name twice"),
+        ({"x_train": np.zeros((10, 8, 8, 2), np.uint8)}, "1 or 3"),
+        ({"x_test": np.zeros((10, 9, 8, 1), np.uint8)}, "different shapes"),
+        ({"x_train": np.zeros((0, 28, 28, 1), np.uint8), "y_train": np.zeros(0, int)}, "has no images"),
+    ],
+)
+def test_faulty_npz_files_are_told(tmp_path, change, fault):
+    with pytest.raises(DataError, match=fault):
+        datasets.load_dataset(str(small_npz(tmp_path / "data.npz", **change)))
+
+
+def test_npz_that_is_damaged_pickled_or_something_else_is_told(tmp_path):
+    whole = small_npz(tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.npz").write_bytes(b"hello")
+    np.savez(tmp_path / "pickled.npz", x_train=np.array([{}], dtype=object), y_train=np.zeros(1, int))
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    for name in ("cut", "text", "pickled", "other", "nowhere"):
+        with pytest.raises(DataError):
+            datasets.load_dataset(str(tmp_path / f"{name}.npz"))
+
+
+def test_a_users_own_file_is_a_data_set(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        '"""Mine."""\nimport numpy as np\nfrom kerascls.datasets import Dataset, Split\n'
+        'class_names = ("a", "b")\nimage_shape = (4, 4, 1)\n'
+        "def load(root=None, download=True, image_shape=None, background=None):\n"
+        '    return Dataset("mine", "here", class_names, {"train": Split.of(np.zeros((4, 4, 4, 1), np.uint8), '
+        "np.array([0, 1, 0, 1]))})\n"
+    )
+    assert len(datasets.load_dataset("./mine.py").splits["train"]) == 4
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+    with pytest.raises(DataError, match="cannot be imported"):
+        datasets.load_dataset("./broken.py")
+    (tmp_path / "bare.py").write_text("")
+    with pytest.raises(DataError, match="no `load`"):
+        datasets.load_dataset("./bare.py")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with a tiny TFDS data set of colour images in many sizes, prepared."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    root = tmp_path_factory.mktemp("tfds")
+    generator = np.random.default_rng(0)
+    sizes = [(5 + i % 4, 9 - i % 3, 3) for i in range(12)]
+
+    def examples():
+        for i, size in enumerate(sizes):
+            yield {"image": generator.integers(0, 256, size, np.uint8), "label": i % 2}
+
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+    )
+    signature = {"image": tf.TensorSpec((None, None, 3), tf.uint8), "label": tf.TensorSpec((), tf.int64)}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="tiny",
+        version="1.0.0",
+        features=features,
+        data_dir=str(root),
+        disable_shuffling=True,
+        split_datasets={"train": tf.data.Dataset.from_generator(examples, output_signature=signature)},
+    )
+    return str(root)
+
+
+def test_any_prepared_tfds_data_set_is_read(prepared):
+    dataset = datasets.load_dataset("tfds:tiny", prepared, image_shape=(6, 6, 1))
+    assert dataset.class_names == ("cat", "dog") and dataset.image_shape == (6, 6, 1)
+    assert dataset.splits["train"].labels.tolist() == [0, 1] * 6
+    assert prepared not in dataset.source
+
+
+def test_images_of_many_sizes_ask_for_one(prepared):
+    with pytest.raises(DataError, match="data.image_shape"):
+        datasets.load_dataset("tfds:tiny", prepared)
+
+
+def test_missing_data_is_told_within_seconds():
+    begin = time.perf_counter()
+    with pytest.raises(DataMissing, match="TFDS_DATA_DIR"):
+        datasets.load_dataset("mnist")
+    with pytest.raises(DataMissing, match="downloading is off"):
+        datasets.load_dataset("mnist", download=False)
+    assert time.perf_counter() - begin < 8
+
+
+def test_unknown_names_are_told_with_the_nearest():
+    with pytest.raises(DataError, match="Did you mean cifar10"):
+        datasets.load_dataset("tfds:cifar1")
+    with pytest.raises(DataError, match="Known: digits, mnist"):
+        datasets.load_dataset("digts")
+    with pytest.raises(DataError, match="not for image classification"):
+        datasets.load_dataset("tfds:imdb_reviews")
+    with pytest.raises(DataError, match="Data folder"):
+        datasets.load_dataset("mnist", "nowhere")
+
+
+def test_a_host_that_never_answers_is_given_up_in_time():
+    import socket
+
+    with socket.socket() as silent:  # accepts, and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        begin = time.perf_counter()
+        assert not _tfds.network_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.5)
+        assert time.perf_counter() - begin < 2
+
+
+def test_images_that_would_fill_memory_are_refused():
+    with pytest.raises(DataError, match="Lower data.image_shape"):
+        datasets.check_memory("huge", 10**9, (224, 224, 3))

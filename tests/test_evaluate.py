@@ -1,0 +1,93 @@
+"""Scoring a run again, on its own data and on other data."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import here, one_line_error, small_npz
+
+import kerascls
+from kerascls.datasets import load_dataset
+from kerascls.runs import Run
+
+
+@pytest.fixture
+def run(digits_run, tmp_path):
+    """A copy of the digits run, which a test may change."""
+    return shutil.copytree(digits_run, tmp_path / "run")
+
+
+def test_scores_are_those_of_training_and_pictures_are_drawn(run, capsys):
+    for picture in run.glob("*.png"):
+        picture.unlink()
+    code, out, err = here("evaluate", run, "--json", capsys=capsys)
+    assert (code, err) == (0, "") and json.loads(out) == Run.open(run).metrics["splits"]["test"]
+    assert {path.name for path in run.glob("*.png")} == {"curves.png", "confusion.png", "most_wrong.png"}
+    assert kerascls.evaluate(run, split="validation").scores == Run.open(run).metrics["splits"]["validation"]
+
+
+def test_the_table_names_every_class_and_says_what_recall_is(run, capsys):
+    code, out, _ = here("evaluate", run, capsys=capsys)
+    test = Run.open(run).metrics["splits"]["test"]
+    assert code == 0 and "recall is the accuracy within a class" in out
+    assert f"accuracy {test['accuracy']:.4f}" in out and "top-3" in out
+    row = next(line.split() for line in out.splitlines() if line.startswith("7 "))
+    seven = test["per_class"]["7"]
+    assert row[1:] == [
+        f"{seven['precision']:.4f}",
+        f"{seven['recall']:.4f}",
+        f"{seven['f1']:.4f}",
+        str(seven["support"]),
+    ]
+
+
+def test_classes_are_bound_by_name_whatever_their_order(run, tmp_path):
+    test = load_dataset("digits").splits["test"]
+    order = [7, 3, 1, 0, 2, 9, 4, 5]  # eight of the ten, in another order
+    ids = {digit: i for i, digit in enumerate(order)}
+    chosen = [i for i, label in enumerate(test.labels) if label in ids]
+    np.savez(
+        "other.npz",
+        x_test=test.images[chosen],
+        y_test=[ids[test.labels[i]] for i in chosen],
+        class_names=np.array([str(digit) for digit in order]),
+    )
+    scores = kerascls.evaluate(run, data="other.npz").scores
+    own = Run.open(run).metrics["splits"]["test"]
+    for digit in range(10):
+        row = scores["per_class"][str(digit)]
+        if digit in ids:
+            assert row["recall"] == own["per_class"][str(digit)]["recall"]
+        else:
+            assert (row["recall"], row["support"]) == (None, 0)
+    assert (run / "evaluate-other-test" / "metrics.json").is_file()
+
+
+def test_images_of_another_size_and_without_names_are_scored(run):
+    small_npz("big.npz", shape=(40, 30, 3))
+    assert kerascls.evaluate(run, data="big.npz", pictures=False).scores["examples"] == 10
+
+
+def test_what_does_not_fit_the_run_is_told(run, capsys):
+    small_npz("cats.npz", class_names=np.array(["cat", "dog", "1"]))
+    assert "2 classes that the run does not know: cat, dog" in one_line_error(
+        "evaluate", run, "--data", "cats.npz", capsys=capsys
+    )
+    small_npz("many.npz", count=24, classes=12)
+    assert "numbers its classes 0 to 11" in one_line_error("evaluate", run, "--data", "many.npz", capsys=capsys)
+    assert "does not exist" in one_line_error("evaluate", "nowhere", capsys=capsys)
+    small_npz("one.npz")
+    assert "no validation split" in one_line_error(
+        "evaluate", run, "--data", "one.npz", "--split", "validation", capsys=capsys
+    )
+
+
+def test_data_that_changed_since_training_is_told(tmp_path, capsys):
+    small_npz("data.npz", count=10)
+    kerascls.train("mnist_cnn", data="data.npz", epochs=1, out="run")
+    small_npz("data.npz", count=10, seed=1)
+    assert "has changed since" in one_line_error("evaluate", "run", capsys=capsys)
+    assert kerascls.evaluate("run", data="data.npz").scores["examples"] == 10
+    (tmp_path / "data.npz").unlink()
+    assert "is not here" in one_line_error("evaluate", "run", capsys=capsys)

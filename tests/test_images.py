@@ -1,0 +1,188 @@
+"""The one road from bytes to a tensor, held against Pillow where Pillow and we mean the same."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kerascls import images
+from kerascls.errors import DataError
+
+GENERATOR = np.random.default_rng(0)
+RGB = GENERATOR.integers(0, 256, (9, 7, 3), np.uint8)
+WHITE = (255, 255, 255)
+
+
+def encoded(image, kind, **options):
+    written = io.BytesIO()
+    image.save(written, kind, **options)
+    return written.getvalue()
+
+
+def decoded(data, background=WHITE):
+    return images.decode(tf.constant(data), background).numpy()
+
+
+@pytest.mark.parametrize("kind, options", [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA"])
+def test_lossless_kinds_give_pillows_pixels(kind, mode, options):
+    image = Image.fromarray(RGB).convert(mode)
+    if kind == "WEBP" and mode in ("P", "1"):
+        image = image.convert("RGB")
+    data = encoded(image, kind, **options)
+    again = Image.open(io.BytesIO(data))
+    assert np.array_equal(decoded(data), np.asarray(again.convert("RGB")))
+
+
+def test_first_frame_of_an_animation_is_taken():
+    frames = [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in (10, 200)]
+    for kind in ("GIF", "WEBP"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert np.array_equal(decoded(data), np.full((8, 8, 3), 10, np.uint8)), kind
+
+
+def test_alpha_lies_over_the_background():
+    rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 128]]], np.uint8)
+    data = encoded(Image.fromarray(rgba), "PNG")
+    # (128 * 200 + 127 * 255 + 127) // 255 = 227, (128 * 100 + 127 * 255 + 127) // 255 = 177, ... 0: 127
+    assert decoded(data).tolist() == [[[200, 100, 0], [255, 255, 255], [227, 177, 127]]]
+    assert decoded(data, (0, 0, 0)).tolist() == [[[200, 100, 0], [0, 0, 0], [100, 50, 0]]]
+    assert decoded(encoded(Image.fromarray(rgba), "WEBP", lossless=True, exact=True)).tolist() == decoded(data).tolist()
+
+
+def test_gray_with_alpha_and_palette_with_transparency():
+    gray = np.array([[[40, 255], [40, 0]]], np.uint8)
+    image = Image.merge("LA", [Image.fromarray(gray[..., 0]), Image.fromarray(gray[..., 1])])
+    assert decoded(encoded(image, "PNG")).tolist() == [[[40] * 3, [255] * 3]]
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    data = encoded(palette, "PNG", transparency=1)
+    assert decoded(data).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_palettes_below_eight_bits_are_opaque_unless_they_say_otherwise(bits):
+    palette = Image.fromarray(np.array([[0, 1, 1, 0]], np.uint8)).convert("P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    for kind in ("PNG", "BMP") if bits != 2 else ("PNG",):
+        data = encoded(palette, kind, bits=bits)
+        assert decoded(data)[0, :, 0].tolist() == [10, 40, 40, 10], kind
+    data = encoded(palette, "PNG", bits=bits, transparency=1)
+    assert decoded(data)[0, :, 0].tolist() == [10, 255, 255, 10]
+
+
+def test_sixteen_bits_keep_their_high_byte():
+    wide = np.array([[0x0000, 0x01FF, 0xFF00, 0xFFFF]], np.uint16)
+    assert decoded(encoded(Image.fromarray(wide), "PNG"))[0, :, 0].tolist() == [0, 1, 255, 255]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_is_near_pillows(mode):
+    smooth = np.linspace(0, 255, 32 * 32).reshape(32, 32).astype(np.uint8)
+    image = Image.merge("RGB", [Image.fromarray(x) for x in (smooth, smooth.T.copy(), 255 - smooth)]).convert(mode)
+    data = encoded(image, "JPEG", quality=95)
+    pillow = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(decoded(data).astype(int) - pillow).max() <= 3
+
+
+@pytest.mark.parametrize("byte_order", ["little", "big"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_as_pillow_does(orientation, byte_order):
+    from PIL import ImageOps
+
+    image = Image.fromarray(np.kron(RGB[:2, :3], np.ones((8, 8, 1), np.uint8)))
+    exif = Image.Exif()
+    exif.endian = "<" if byte_order == "little" else ">"
+    exif[0x0110] = "a camera"  # entries before and behind the one that counts
+    exif[0x0112] = orientation
+    exif[0x0131] = "a program"
+    data = encoded(image, "JPEG", quality=95, exif=exif.tobytes(), comment=b"a segment of another kind")
+    plain = images.decode(tf.constant(encoded(image, "JPEG", quality=95))).numpy()
+    upright = np.asarray(ImageOps.exif_transpose(_with_exif(plain, orientation)))
+    assert np.array_equal(decoded(data), upright)
+
+
+def _with_exif(pixels, orientation):
+    image = Image.fromarray(pixels)
+    image.getexif()[0x0112] = orientation
+    return image
+
+
+def test_damaged_exif_is_no_orientation():
+    image = Image.fromarray(np.kron(RGB[:2, :3], np.ones((8, 8, 1), np.uint8)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(image, "JPEG", exif=exif.tobytes())
+    at = data.index(b"Exif\0\0") + 6
+    for damage in (
+        data[: at + 4] + b"\xff\xff\xff\xff" + data[at + 8 :],  # directory outside the file
+        data[: at + 8] + b"\xff\xff" + data[at + 10 :],  # 65,535 entries
+        data[: at + 18] + b"\x00\x63" + data[at + 20 :],
+    ):  # orientation 99 or 25,344
+        assert decoded(damage).shape in ((16, 24, 3), (24, 16, 3))
+
+
+def test_rgb_to_gray_is_the_stated_formula_and_gray_stays_gray():
+    colours = tf.constant([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [77, 77, 77]]], tf.uint8)
+    # (299 * 255 + 500) // 1000 = 76, (587 * 255 + 500) // 1000 = 150, (114 * 255 + 500) // 1000 = 29
+    assert images.to_channels(colours, 1).numpy().ravel().tolist() == [76, 150, 29, 77]
+
+
+def test_resize_to_the_same_size_is_the_identity_and_antialiases():
+    assert np.array_equal(images.resize(tf.constant(RGB), 9, 7).numpy(), RGB)
+    stripes = np.tile(np.array([0, 255], np.uint8), 32)[None, :, None].repeat(64, 0)
+    assert np.abs(images.resize(tf.constant(stripes), 8, 8).numpy().astype(int) - 127.5).max() <= 20
+
+
+def test_the_kind_is_told_by_content_not_by_suffix(tmp_path):
+    (tmp_path / "really_png.JPG").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    assert np.array_equal(images.read_pixels(tmp_path / "really_png.JPG", (9, 7, 3)), RGB)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "CMYK", "I;16"])
+def test_tiff_comes_through_pillow(tmp_path, mode):
+    image = (
+        Image.fromarray(RGB[..., 0].astype(np.uint16) * 256 + 7)
+        if mode == "I;16"
+        else Image.fromarray(RGB).convert(mode)
+    )
+    image.save(tmp_path / "image.tif")
+    pixels = images.read_pixels(tmp_path / "image.tif", (9, 7, 3))
+    expected = RGB[..., :1].repeat(3, 2) if mode == "I;16" else np.asarray(image.convert("RGB"))
+    assert np.array_equal(pixels, expected)
+
+
+def test_what_is_not_an_image_is_told(tmp_path):
+    png, jpeg = encoded(Image.fromarray(RGB), "PNG"), encoded(Image.fromarray(RGB), "JPEG")
+    for name, content, reason in [
+        ("empty.png", b"", "is empty"),
+        ("text.png", b"hello there", "is not an image"),
+        ("cut.png", png[: len(png) // 2], "does not decode"),
+        ("cut.jpg", jpeg[: len(jpeg) // 2], "does not decode"),
+        ("cut.gif", b"GIF89a\x01", "does not decode"),
+        ("cut.bmp", b"BM\x01", "does not decode"),
+        ("cut.webp", b"RIFF\x01\x00\x00\x00WEBPVP8 ", "does not decode"),
+        ("cut.tif", b"II*\0\x08", "does not decode"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=reason):
+            images.read_pixels(tmp_path / name, (9, 7, 3))
+    with pytest.raises(DataError, match="cannot be read"):
+        images.read_pixels(tmp_path / "nowhere.png", (9, 7, 3))
+
+
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 62)
+    (tmp_path / "big.png").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    with pytest.raises(DataError, match="9 pixels"):
+        images.read_pixels(tmp_path / "big.png", (9, 7, 3))
+
+
+def test_encode_png_round_trips():
+    for image in (RGB, RGB[..., :1]):
+        assert np.array_equal(
+            images.to_channels(images.decode(tf.constant(images.encode_png(image))), image.shape[2]), image
+        )

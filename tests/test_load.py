@@ -1,0 +1,112 @@
+"""The one door for model files."""
+
+import json
+import shutil
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from conftest import one_line_error
+
+import kerascls
+from kerascls.errors import DataError, ModelError
+from kerascls.load import Card, border_side, load, save_h5, save_keras, save_weights, usual_border
+
+CARD = Card(("猫", "b\nc", "10"), (6, 5, 1), (0, 10, 255), "dark", "d", None)
+IMAGES = np.random.default_rng(0).integers(0, 256, (70, 6, 5, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 5, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("save, name", [(save_keras, "m.keras"), (save_h5, "m.h5"), (save_weights, "m")])
+def test_every_kind_carries_its_card_and_answers_alike(model, tmp_path, save, name):
+    save(model, CARD, tmp_path / name)
+    loaded = load(tmp_path / name)
+    assert loaded.card == CARD
+    expected = model.predict(IMAGES, batch_size=32, verbose=0)
+    assert np.array_equal(loaded.probabilities(IMAGES, batch_size=32), expected)
+    assert np.abs(loaded.probabilities(IMAGES, batch_size=7) - expected).max() <= 1e-6
+
+
+def test_a_keras_file_of_other_makers_gets_numbers_for_names(model, tmp_path):
+    model.save(tmp_path / "plain.keras")
+    assert load(tmp_path / "plain.keras").card == Card(("0", "1", "2"), (6, 5, 1))
+
+
+def test_a_model_that_is_no_image_classifier_is_told(tmp_path):
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(tmp_path / "table.keras")
+    with pytest.raises(ModelError, match="must take images"):
+        load(tmp_path / "table.keras")
+
+
+def test_a_lambda_is_refused(tmp_path):
+    inputs = keras.Input((6, 5, 1))
+    flat = keras.layers.Flatten()(keras.layers.Lambda(lambda x: x * 2)(inputs))
+    keras.Model(inputs, keras.layers.Dense(2)(flat)).save(tmp_path / "lambda.keras")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(tmp_path / "lambda.keras")
+
+
+def test_truncated_damaged_and_other_files_are_one_line(digits_run, tmp_path, capsys):
+    whole = (digits_run / "model.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.keras").write_bytes(b"hello, I am no model")
+    (tmp_path / "empty.h5").write_bytes(b"")
+    (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
+    with zipfile.ZipFile(tmp_path / "zip.keras", "w") as archive:
+        archive.writestr("nothing", "")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "saved_model.pb").write_bytes(b"\xff\xff\xff")
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for name in (
+        "cut.keras",
+        "text.keras",
+        "empty.h5",
+        "cut.h5",
+        "zip.keras",
+        "folder",
+        "broken",
+        "photo.png",
+        "nowhere",
+    ):
+        assert name in one_line_error("predict", name, tmp_path / "photo.png", capsys=capsys)
+
+
+def test_python_api_predicts_with_names_and_keeps_order(digits_run, digit_pngs):
+    folder, labels = digit_pngs
+    files = [folder / f"digit{i}.png" for i in (3, 1, 2)]
+    predictions = kerascls.load(digits_run).predict(files, top_k=3)
+    assert [prediction.file for prediction in predictions] == [str(file) for file in files]
+    for prediction in predictions:
+        assert len(prediction.top) == 3 and prediction.top[0] == (prediction.label, prediction.probability)
+        assert prediction.top[0][1] >= prediction.top[1][1] and isinstance(prediction.probability, float)
+    assert sum(p.label == str(labels[i]) for p, i in zip(predictions, (3, 1, 2), strict=True)) >= 2
+    assert kerascls.load(digits_run).predict(files[0])[0].label == predictions[0].label
+
+
+def test_wrong_arrays_are_told(digits_run):
+    with pytest.raises(DataError, match="must be uint8"):
+        kerascls.load(digits_run).probabilities(np.zeros((1, 28, 28, 1), np.float32))
+
+
+def test_border_is_told_by_the_outermost_pixels():
+    image = np.zeros((5, 5, 1), np.uint8)
+    image[1:-1, 1:-1] = 255
+    assert border_side(image) == "dark" and border_side(255 - image) == "light"
+    assert usual_border(np.stack([image] * 19 + [255 - image])) == "dark"
+    assert usual_border(np.stack([image] * 9 + [255 - image])) is None
+
+
+def test_a_run_moved_elsewhere_still_loads(digits_run, tmp_path):
+    moved = shutil.copytree(digits_run, tmp_path / "elsewhere" / "其他")
+    assert load(moved).class_names == tuple("0123456789")
+    assert json.loads(zipfile.ZipFile(moved / "model.keras").read("kerascls.json"))["image_shape"] == [28, 28, 1]

@@ -1,0 +1,95 @@
+"""One harness for every file in models/, so a new one is tested the day it appears."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerascls.config import model_files
+from kerascls.errors import ModelError
+from kerascls.models import build_model
+
+# (total, trainable) parameters on 28x28x1 and 10 classes; a model that is not here fails the test that counts.
+PARAMETERS = {"mnist_cnn": (1198, 1198), "mnist_cnn_bn": (2190, 2174)}
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
+
+
+@pytest.fixture(params=sorted(model_files()))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def model(name):
+    keras.utils.set_random_seed(0)
+    return build_model(name, (28, 28, 1), 10)
+
+
+def test_parameters_are_counted(name, model):
+    total, trainable = PARAMETERS[name]
+    assert model.count_params() == total
+    assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == trainable
+
+
+def test_pixels_of_either_type_become_probabilities(model):
+    out = model(IMAGES, training=False)
+    assert out.shape == (6, 10) and out.dtype == "float32"
+    assert np.allclose(np.sum(out, axis=1), 1, atol=1e-6)
+    assert np.array_equal(out, model(IMAGES.astype("float32"), training=False))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_saved_and_loaded_it_answers_alike(model, suffix, tmp_path):
+    model.save(tmp_path / f"model{suffix}")
+    loaded = keras.saving.load_model(tmp_path / f"model{suffix}", compile=False)
+    assert np.array_equal(model.predict(IMAGES, verbose=0), loaded.predict(IMAGES, verbose=0))
+
+
+def test_a_few_steps_lower_the_loss(model):
+    labels = np.eye(10)[np.arange(6)]
+    model.compile("adam", "categorical_crossentropy")
+    losses = model.fit(IMAGES, labels, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_it_summarises_and_its_layers_have_names_of_their_own(name, model):
+    lines = []
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    assert name in "".join(lines)
+    assert not [layer.name for layer in model.layers if layer.name[-1].isdigit() and "_" in layer.name]
+
+
+def test_other_shapes_and_class_counts_build(name):
+    assert build_model(name, (32, 40, 3), 2)(np.zeros((1, 32, 40, 3), np.uint8)).shape == (1, 2)
+
+
+def test_pytorchs_way_to_begin_is_uniform_within_its_limits():
+    keras.utils.set_random_seed(0)
+    model = build_model("mnist_cnn_bn", (28, 28, 1), 10, initializer="pytorch")
+    for layer, fan_in in (("conv1", 9), ("conv2", 36), ("classes", 196)):
+        kernel, bias = (np.array(weight) for weight in model.get_layer(layer).weights)
+        limit = 1 / np.sqrt(fan_in)
+        assert np.abs(kernel).max() <= limit and np.abs(bias).max() <= limit
+        assert np.abs(kernel).max() > 0.8 * limit and np.abs(bias).min() > 0
+        assert len(np.unique(bias)) == len(bias)
+
+
+def test_what_does_not_fit_is_one_error(tmp_path):
+    with pytest.raises(ModelError, match="cannot be built for images of"):
+        build_model("mnist_cnn", (4, 4, 1), 10)
+    with pytest.raises(ModelError, match="at least 2 classes"):
+        build_model("mnist_cnn", (28, 28, 1), 1)
+    with pytest.raises(ModelError, match="No model is named"):
+        build_model("nothing", (28, 28, 1), 10)
+
+
+def test_a_users_own_file_is_a_model(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import keras\ndef build(image_shape, num_classes, *, units=3):\n"
+        "    inputs = keras.Input(image_shape)\n    x = keras.layers.Flatten()(inputs)\n"
+        "    x = keras.layers.Dense(units)(x)\n"
+        "    return keras.Model(inputs, keras.layers.Dense(num_classes, activation='softmax')(x))\n"
+    )
+    assert build_model("./net.py", (4, 4, 1), 2, units=5).count_params() == 16 * 5 + 5 + 5 * 2 + 2
+    (tmp_path / "wrong.py").write_text("def build(image_shape, num_classes):\n    return 3\n")
+    with pytest.raises(ModelError, match="must be a keras.Model"):
+        build_model("./wrong.py", (4, 4, 1), 2)

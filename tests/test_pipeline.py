@@ -1,0 +1,55 @@
+"""Batches: every example once an epoch, in an order that (seed, epoch) alone decides."""
+
+import numpy as np
+
+from kerascls.datasets import Split
+from kerascls.pipeline import TrainingBatches, balanced_class_weight, scoring_batches
+
+
+def numbered(count=10):
+    """Images that carry their position."""
+    return Split.of(
+        np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8), np.arange(count) % 3
+    )
+
+
+def epoch(batches, number):
+    batches.epoch.assign(number)
+    return [(images.numpy()[:, 0, 0, 0].tolist(), labels.numpy()) for images, labels in batches.dataset]
+
+
+def test_ten_images_at_batch_four_are_ten():
+    batches = TrainingBatches(numbered(), 3, 4, seed=0)
+    seen = epoch(batches, 0)
+    assert [len(images) for images, _ in seen] == [4, 4, 2] and batches.steps == 3
+    assert sorted(sum((images for images, _ in seen), [])) == list(range(10))
+    for images, labels in seen:
+        assert labels.argmax(1).tolist() == [i % 3 for i in images] and labels.dtype == np.float32
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def order(seed, number):
+        return sum((images for images, _ in epoch(TrainingBatches(numbered(), 3, 4, seed), number)), [])
+
+    assert order(0, 0) == order(0, 0) and order(0, 5) == order(0, 5)
+    assert len({tuple(order(seed, number)) for seed in range(3) for number in range(3)}) == 9
+    one = TrainingBatches(numbered(), 3, 4, 0)
+    assert [sum((images for images, _ in epoch(one, number)), []) for number in (0, 5)] == [order(0, 0), order(0, 5)]
+
+
+def test_drop_remainder_drops_it_but_a_small_set_still_trains():
+    assert [len(images) for images, _ in epoch(TrainingBatches(numbered(), 3, 4, 0, drop_remainder=True), 0)] == [4, 4]
+    assert [len(images) for images, _ in epoch(TrainingBatches(numbered(3), 3, 4, 0, drop_remainder=True), 0)] == [3]
+
+
+def test_scoring_keeps_order_and_every_example():
+    seen = [images.numpy()[:, 0, 0, 0].tolist() for images, _ in scoring_batches(numbered(), 3, batch_size=4)]
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_balanced_weights_are_scikit_learns():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.array([0] * 7 + [1] * 2 + [2])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    assert np.allclose([balanced_class_weight(labels, 3)[i] for i in range(3)], expected)

@@ -1,0 +1,43 @@
+"""What a data set looks like."""
+
+import numpy as np
+from conftest import here, one_line_error, small_npz
+from PIL import Image
+
+from kerascls.show import augment_like_training, samples
+
+
+def test_a_data_set_is_told_and_drawn(tmp_path, capsys):
+    code, out, _ = here("show", "digits", capsys=capsys)
+    assert code == 0 and "images 28x28x1, 10 classes" in out and "drawn: digits.png" in out
+    assert out.splitlines()[2].split() == ["0", "124", "18", "36", "0"]
+    assert out.splitlines()[-2].split() == ["all", "1,250", "183", "364"]
+    with Image.open("digits.png") as picture:
+        assert picture.width > 300
+
+
+def test_a_recipe_is_shown_with_its_own_splits_and_policy(tmp_path, capsys):
+    small_npz("data.npz", count=30, class_names=np.array(["красный", "緑", "$x_1$"]))
+    (tmp_path / "mine.toml").write_text(
+        '[data]\nname = "data.npz"\nvalidation = 5\n[model]\nname = "mnist_cnn"\n[train]\n'
+        'epochs = 1\n[augment]\npolicy = [{name = "affine", degrees = 30}]\n'
+    )
+    code, out, _ = here("show", "mine.toml", "--augmented", "--plot", "mine.png", capsys=capsys)
+    assert code == 0 and "drawn: mine.png" in out
+    assert out.splitlines()[-2].split() == ["all", "25", "30", "5"]
+    assert "no augmentation to show" in one_line_error("show", "data.npz", "--augmented", capsys=capsys)
+    assert "Known:" in one_line_error("show", "nothing", capsys=capsys)
+
+
+def test_nine_samples_begin_with_one_of_each_class():
+    labels = np.array([2] * 20 + [0] * 5 + [1])
+    images = np.arange(26, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    chosen, names = samples(images, labels)
+    assert names.tolist()[:3] == [0, 1, 2] and len(chosen) == 9 and len(np.unique(chosen[:, 0, 0, 0])) == 9
+    assert len(samples(images[:4], labels[:4])[0]) == 4
+
+
+def test_augmented_samples_are_uint8_and_changed():
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+    out = augment_like_training(images, [{"name": "affine", "degrees": 45.0}], seed=0)
+    assert out.dtype == np.uint8 and out.shape == images.shape and not np.array_equal(out, images)

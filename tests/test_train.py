@@ -1,0 +1,398 @@
+"""Training: what a run folder holds, that it repeats to the bit, and how it ends when it must."""
+
+import csv
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import command, here, one_line_error, small_npz
+
+import kerascls
+from kerascls.config import Train
+from kerascls.errors import OutputError, TrainingFailed
+from kerascls.runs import Run
+from kerascls.train import make_optimizer, steps_per_execution
+
+FAST = {
+    "train": {"optimizer": "adam", "learning_rate": 0.01, "warmup_epochs": 0, "batch_size": 4, "schedule": "constant"}
+}
+
+
+def history(run):
+    with (run / "history.csv").open(encoding="utf-8") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def weights(run):
+    import keras
+
+    return [np.array(weight) for weight in keras.saving.load_model(run / "model.keras").weights]
+
+
+def test_a_run_folder_holds_what_the_contract_says(digits_run):
+    names = {path.name for path in digits_run.iterdir()}
+    assert {
+        "config.toml",
+        "manifest.json",
+        "model.keras",
+        "history.csv",
+        "metrics.json",
+        "class_names.json",
+        "samples",
+        "curves.png",
+        "confusion.png",
+        "most_wrong.png",
+    } <= names
+    run = Run.open(digits_run)
+    manifest, metrics = run.manifest, run.metrics
+    assert manifest["format"] == 1 and manifest["status"] == "complete" and manifest["seed"] == 0
+    assert manifest["recipe"] == "mnist_cnn" and manifest["parameters"] == {"total": 1198, "trainable": 1198}
+    assert set(manifest["device"]) == {"kind", "name", "count", "strategy", "precision", "deterministic"}
+    assert set(manifest["versions"]) >= {"python", "tensorflow", "keras", "numpy"}
+    assert len(manifest["seconds"]["epochs"]) == 5
+    assert manifest["seconds"]["fit"] >= sum(manifest["seconds"]["epochs"]) * 0.9
+    assert manifest["data"]["examples"] == {"train": 1250, "validation": 183, "test": 364}
+    assert re.fullmatch("[0-9a-f]{64}", manifest["data"]["fingerprint"]) and manifest["data"]["border"] == "dark"
+    rows = history(digits_run)
+    assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    assert manifest["best_epoch"] == manifest["kept_epoch"] == int(best["epoch"])
+    assert metrics["data"] == "digits" and metrics["fallback_for"] is None
+    assert set(metrics["splits"]) == {"test", "validation"} and metrics["splits"]["test"]["examples"] == 364
+    assert metrics["splits"]["validation"]["loss"] == pytest.approx(float(best["val_loss"]), abs=1e-5)
+    assert metrics["splits"]["test"]["accuracy"] > 0.7  # a broken model guesses 0.1
+    assert json.loads((digits_run / "class_names.json").read_text()) == list("0123456789")
+
+
+def test_samples_hold_the_runs_own_answers(digits_run):
+    samples = json.loads((digits_run / "samples" / "samples.json").read_text())
+    assert len(samples["files"]) == len(samples["labels"]) == 64
+    classifier = kerascls.load(digits_run)
+    predictions = classifier.predict(
+        [digits_run / "samples" / name for name in samples["files"]], batch_size=samples["batch_size"]
+    )
+    for prediction, row in zip(predictions, samples["probabilities"], strict=True):
+        assert prediction.probability == max(row)
+
+
+def test_no_path_user_or_host_stands_in_a_run(tmp_path):
+    data = small_npz(tmp_path / "secret_place.npz")
+    out = tmp_path / "run"
+    command("train", "mnist_cnn", "--data", data, "--out", out, "--epochs", "1", "--quiet", check=0)
+    import socket
+
+    for path in out.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert str(tmp_path).encode() not in content, path
+            assert socket.gethostname().encode() not in content or len(socket.gethostname()) < 4, path
+    assert "secret_place.npz" in (out / "manifest.json").read_text()
+
+
+def test_one_seed_gives_the_same_run_twice_and_another_another(tmp_path):
+    small_npz("data.npz", count=30)
+    runs = []
+    for i, seed in enumerate((3, 3, 4)):
+        runs.append(tmp_path / str(i))
+        kerascls.train("mnist_cnn", data="data.npz", seed=seed, epochs=3, out=runs[i], overrides=FAST)
+    first, same, other = runs
+    assert history(first) == history(same) and history(first) != history(other)
+    assert (first / "metrics.json").read_bytes() == (same / "metrics.json").read_bytes()
+    assert all(np.array_equal(a, b) for a, b in zip(weights(first), weights(same), strict=True))
+
+
+def test_one_seed_gives_the_same_run_in_another_process(tmp_path):
+    small_npz("data.npz", count=30)
+    for name in ("a", "b"):
+        command(
+            "train",
+            "mnist_cnn",
+            "--data",
+            "data.npz",
+            "--seed",
+            "3",
+            "--epochs",
+            "2",
+            "--out",
+            name,
+            "--quiet",
+            "--set",
+            'augment.policy=[{name = "affine", degrees = 10, shift = 0.1}, {name = "flip"}]',
+            check=0,
+        )
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert history(a) == history(b)
+    assert (a / "metrics.json").read_bytes() == (b / "metrics.json").read_bytes()
+    assert all(np.array_equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
+
+
+def test_ten_images_at_batch_four_train_and_score_as_ten(tmp_path):
+    small_npz("data.npz", count=10)
+    result = kerascls.train(
+        "mnist_cnn", data="data.npz", epochs=2, out="run", batch_size=4, overrides={"data": {"validation": 0}}
+    )
+    assert result.test["examples"] == 10
+    manifest = Run.open("run").manifest
+    assert manifest["data"]["examples"] == {"train": 10, "test": 10}
+    assert manifest["best_epoch"] is None and manifest["kept_epoch"] == 2
+    assert history(tmp_path / "run")[0]["val_loss"] == ""
+
+
+def test_a_set_smaller_than_a_batch_trains():
+    small_npz("data.npz", count=6)
+    result = kerascls.train(
+        "mnist_cnn",
+        data="data.npz",
+        epochs=1,
+        batch_size=100,
+        out="run",
+        overrides={"data": {"validation": 0}, "train": {"drop_remainder": True}},
+    )
+    assert result.status == "complete" and result.test["examples"] == 6
+
+
+def test_last_and_best_epochs_are_kept_as_asked(tmp_path):
+    small_npz("data.npz", count=30)
+    overrides = {"train": {**FAST["train"], "learning_rate": 0.2}}  # far too high: the last epoch is not the best
+    best = kerascls.train("mnist_cnn", data="data.npz", epochs=6, out="best", overrides=overrides)
+    last = kerascls.train(
+        "mnist_cnn", data="data.npz", epochs=6, out="last", overrides={"train": {**overrides["train"], "keep": "last"}}
+    )
+    assert Run.open(last.path).manifest["kept_epoch"] == 6
+    manifest = Run.open(best.path).manifest
+    losses = [float(row["val_loss"]) for row in history(best.path)]
+    assert manifest["kept_epoch"] == 1 + losses.index(min(losses))
+
+
+def test_early_stopping_stops_early():
+    small_npz("data.npz", count=30)
+    overrides = {"train": {**FAST["train"], "learning_rate": 0.5, "early_stopping_patience": 2}}
+    kerascls.train("mnist_cnn", data="data.npz", epochs=40, out="run", overrides=overrides)
+    manifest = Run.open("run").manifest
+    assert len(manifest["seconds"]["epochs"]) == manifest["best_epoch"] + 2 < 40
+
+
+def test_balanced_class_weight_attends_to_a_rare_class(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = np.array([0] * 95 + [1] * 5)
+    images = np.clip(generator.normal(100, 40, (100, 28, 28)) + labels[:, None, None] * 12, 0, 255).astype("uint8")
+    np.savez("rare.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    recalls = {}
+    for weight in ("none", "balanced"):
+        overrides = {
+            "data": {"validation": 0},
+            "train": {**FAST["train"], "class_weight": weight, "learning_rate": 1e-3},
+        }
+        test = kerascls.train("mnist_cnn", data="rare.npz", epochs=3, out=weight, overrides=overrides).test
+        recalls[weight] = test["per_class"]["1"]["recall"]
+    assert recalls["balanced"] > recalls["none"]
+
+
+def test_nan_loss_stops_with_epoch_and_step_and_keeps_what_was_best(tmp_path, capsys):
+    small_npz("data.npz", count=30)
+    line = one_line_error(
+        "train",
+        "mnist_cnn",
+        "--data",
+        "data.npz",
+        "--out",
+        "run",
+        "--quiet",
+        "--set",
+        "train.learning_rate=1e30",
+        "--set",
+        "train.warmup_epochs=0",
+        capsys=capsys,
+    )
+    assert re.search(r"in epoch \d+, by step \d+ of \d+\. Usually the learning rate is too high", line)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert (manifest["kept_epoch"] is None) == (not (tmp_path / "run" / "model.keras").exists())
+    with pytest.raises(TrainingFailed):
+        kerascls.train(
+            "mnist_cnn", data="data.npz", out="again", overrides={"train": {"learning_rate": 1e30, "warmup_epochs": 0}}
+        )
+
+
+def test_the_fallback_is_announced_written_and_repeated(tmp_path):
+    process = command("train", "mnist_cnn", "--epochs", "1", "--quiet", check=0)
+    assert "DIGITS STANDS IN FOR IT" in process.stderr
+    assert process.stdout.strip().splitlines()[-1] == os.path.join("saved_models", "mnist_cnn-digits")
+    run = Run.open(tmp_path / "saved_models" / "mnist_cnn-digits")
+    assert (run.metrics["data"], run.metrics["fallback_for"]) == ("digits", "mnist")
+    assert run.manifest["data"]["fallback_for"] == "mnist"
+    later = command("predict", run.path, run.path / "samples" / "000.png", check=0)
+    assert "DIGITS STANDS IN FOR IT" in later.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--no-fallback"], ["--data", "mnist"], ["--data-dir", "."]])
+def test_missing_data_is_an_error_where_the_fallback_is_not_allowed(arguments, capsys):
+    begin = time.perf_counter()
+    line = one_line_error("train", "mnist_cnn", *arguments, capsys=capsys)
+    assert "mnist is not prepared here" in line and "--data digits" in line
+    assert time.perf_counter() - begin < 8 and not os.listdir(".")
+
+
+def test_the_users_data_folder_forbids_the_fallback(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert "mnist is not prepared here" in one_line_error("train", "mnist_cnn", capsys=capsys)
+
+
+def test_json_ends_with_one_line_and_quiet_leaves_the_path(capsys):
+    small_npz("data.npz", count=10)
+    code, out, err = here(
+        "train", "mnist_cnn", "--data", "data.npz", "--epochs", "1", "--json", "--quiet", capsys=capsys
+    )
+    answer = json.loads(out)
+    assert (code, err) == (0, "") and answer["run"] == os.path.join("saved_models", "mnist_cnn-data")
+    assert answer["test"] == Run.open(answer["run"]).metrics["splits"]["test"]
+
+
+def test_seeds_train_once_each_and_end_with_mean_and_range(capsys):
+    small_npz("data.npz", count=12)
+    code, out, _ = here("train", "mnist_cnn", "--data", "data.npz", "--epochs", "1", "--seeds", "0,1", capsys=capsys)
+    runs = [Run.open(f"saved_models/mnist_cnn-data-seed{seed}") for seed in (0, 1)]
+    assert [run.manifest["seed"] for run in runs] == [0, 1]
+    scores = [run.metrics["splits"]["test"]["accuracy"] for run in runs]
+    assert code == 0 and f"mean {np.mean(scores):.4f}, range {min(scores):.4f} to {max(scores):.4f}" in out
+    alone = kerascls.train("mnist_cnn", data="data.npz", epochs=1, seed=1, out="alone")
+    assert history(alone.path) == history(runs[1].path)
+    assert here("train", "mnist_cnn", "--seeds", "0,0", capsys=capsys)[0] == 2
+
+
+def test_progress_is_a_plain_line_an_epoch_and_a_bar_on_a_terminal(tmp_path):
+    small_npz("data.npz", count=10)
+    arguments = [
+        "train",
+        "mnist_cnn",
+        "--data",
+        "data.npz",
+        "--epochs",
+        "2",
+        "--log-steps",
+        "1",
+        "--batch-size",
+        "4",
+        "--set",
+        "train.steps_per_execution=1",
+        "--set",
+        "data.validation=0.2",
+    ]
+    process = command(*arguments, check=0)
+    lines = [line for line in process.stderr.splitlines() if line.startswith("epoch")]
+    assert sum("step" in line for line in lines) == 4
+    assert re.fullmatch(
+        r"epoch 2/2  loss \d+\.\d+  accuracy \d\.\d+  val_loss \d+\.\d+  val_accuracy \d\.\d+  \d+\.\d s", lines[-1]
+    )
+    import pty
+
+    reader, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "kerascls", *arguments], stdout=subprocess.DEVNULL, stderr=terminal
+    ) as on:
+        os.close(terminal)
+        seen = b""
+        while True:
+            try:
+                chunk = os.read(reader, 4096)
+            except OSError:
+                break
+            if not chunk:
+                break
+            seen += chunk
+        assert on.wait() == 0
+    os.close(reader)
+    assert b"images/s" in seen and b"epoch 2/2" in seen and b"\r" in seen
+
+
+def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path):
+    small_npz("data.npz", count=200)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "kerascls",
+            "train",
+            "mnist_cnn",
+            "--data",
+            "data.npz",
+            "--epochs",
+            "100000",
+            "--out",
+            "run",
+            "--set",
+            "train.schedule=constant",
+        ],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "Interrupted. The best epoch so far is kept in run." in err
+    manifest = Run.open(tmp_path / "run").manifest
+    assert manifest["status"] == "interrupted" and manifest["kept_epoch"] >= 1
+    assert kerascls.evaluate("run").accuracy == Run.open("run").metrics["splits"]["test"]["accuracy"]
+
+
+def test_an_existing_or_unwritable_place_is_refused_before_training(tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    assert "exists already" in one_line_error("train", "mnist_cnn", "--data", "digits", "--out", "there", capsys=capsys)
+    with pytest.raises(OutputError, match="exists already"):
+        kerascls.train("mnist_cnn", data="digits", out=tmp_path / "there")
+    (tmp_path / "file").write_text("")
+    assert "Cannot make" in one_line_error("train", "mnist_cnn", "--data", "digits", "--out", "file/run", capsys=capsys)
+    assert sorted(os.listdir()) == ["file", "there"]
+
+
+def test_a_model_that_does_not_fit_the_images_leaves_nothing(capsys):
+    line = one_line_error(
+        "train", "mnist_cnn", "--data", "digits", "--set", "data.image_shape=[6, 6, 1]", capsys=capsys
+    )
+    assert "cannot be built for images of (6, 6, 1)" in line and not os.listdir(".")
+
+
+def test_steps_per_execution_follows_the_batch():
+    assert steps_per_execution(1875, 32, (28, 28, 1)) == 32
+    assert steps_per_execution(7, 32, (28, 28, 1)) == 7
+    assert steps_per_execution(500, 32, (224, 224, 3)) == 1
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        ("constant", [0.25, 0.5, 0.5, 0.5, 0.5]),
+        ("linear", [0.25, 0.5, 0.5, 0.25, 0.0]),
+        ("cosine", [0.25, 0.5, 0.5, 0.25, 0.0]),
+    ],
+)
+def test_schedules_are_as_worked_by_hand(schedule, expected):
+    # Two steps an epoch, one epoch of warm-up, two of schedule; at its middle both curves are at half.
+    train = Train(epochs=3, learning_rate=0.5, schedule=schedule, warmup_epochs=1, optimizer="sgd")
+    rate = make_optimizer(train, steps=2)._learning_rate
+    assert [float(rate(step)) for step in (0, 1, 2, 4, 6)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop", "nadam", "lion"])
+def test_every_optimiser_takes_the_recipes_numbers(name):
+    made = make_optimizer(
+        Train(epochs=1, optimizer=name, learning_rate=0.5, weight_decay=0.1, epsilon=1e-4, momentum=0.8, beta_2=0.9),
+        steps=1,
+    )
+    config = made.get_config()
+    assert type(made).__name__.lower() == name and math.isclose(config["learning_rate"], 0.5)
+    assert config["weight_decay"] == 0.1
+    for key, value in (("epsilon", 1e-4), ("momentum", 0.8)):
+        assert config.get(key, value) == value
