@@ -183,6 +183,7 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
 
     evaluation = evaluate_run(run, data, split, data_dir)
     _announce(evaluation.notice)
+    _announce(evaluation.not_drawn)
     if as_json:
         click.echo(json.dumps(evaluation.scores, ensure_ascii=False))
         return
@@ -259,7 +260,7 @@ def predict(
         if files
         else predict_dataset(classifier, data, split, count, top_k, invert, data_dir)
     )
-    shown, failed, other_polarity = [], 0, 0
+    shown, seen, failed, other_polarity = [], 0, 0, 0
     with contextlib.ExitStack() as stack:
         table = None
         if csv_file is not None:
@@ -267,6 +268,7 @@ def predict(
             table = CsvWriter(stack.enter_context(temporary.open("w", encoding="utf-8", newline="")), top_k)
         for answer in answers:
             prediction = answer.prediction
+            seen += 1
             failed += prediction.error is not None
             other_polarity += prediction.other_polarity
             if plot_file is not None and len(shown) < MOST_PLOTTED:
@@ -286,7 +288,8 @@ def predict(
         )
     if plot_file is not None:
         plot(shown, plot_file)
-        click.echo(f"drawn: {plot_file}", err=True)
+        of_all = f" (the first {len(shown)})" if len(shown) < seen else ""
+        click.echo(f"drawn: {plot_file}{of_all}", err=True)
     if failed:
         raise KerasclsError(f"{failed} of {len(found)} images could not be read.")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerascls import devices, metrics
 from kerascls.datasets import Dataset, Split, load_dataset
-from kerascls.errors import DataError, RunError
+from kerascls.errors import DataError, OutputError, RunError
 from kerascls.load import Classifier, load
 from kerascls.runs import Run, write_json
 from kerascls.split import with_all_splits
@@ -22,13 +22,17 @@ BATCH_SIZE = 256
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Scores of one split, in the form of metrics.json; `pictures` are the files drawn."""
+    """Scores of one split, in the form of metrics.json.
+
+    `pictures` are the files drawn; `not_drawn` says why there are none though they were asked for, or is None.
+    """
 
     data: str
     split: str
     scores: dict[str, Any]
     pictures: tuple[Path, ...] = ()
     notice: str | None = None
+    not_drawn: str | None = None
 
     @property
     def accuracy(self) -> float:
@@ -83,13 +87,18 @@ def evaluate(
     probabilities = classifier.probabilities(chosen.images, BATCH_SIZE)
     scores = metrics.score(chosen.labels, probabilities, list(classifier.class_names))
     drawn: tuple[Path, ...] = ()
+    not_drawn = None
     if pictures:
-        folder = opened.path if own and split == "test" else opened.path / f"evaluate-{Path(dataset.name).stem}-{split}"
-        folder.mkdir(exist_ok=True)
-        if folder != opened.path:
-            write_json(folder / "metrics.json", {"data": dataset.name, "split": split, **scores})
-        drawn = draw(opened, folder, chosen, probabilities, scores, classifier)
-    return Evaluation(dataset.name, split, scores, drawn, opened.notice)
+        own_place = own and split == "test"
+        folder = opened.path if own_place else opened.path / f"evaluate-{Path(dataset.name).stem}-{split}"
+        try:
+            if not own_place:
+                folder.mkdir(exist_ok=True)
+                write_json(folder / "metrics.json", {"data": dataset.name, "split": split, **scores})
+            drawn = draw(opened, folder, chosen, probabilities, scores, classifier)
+        except (OutputError, OSError) as error:  # a run that others keep read-only can be scored all the same
+            not_drawn = f"No pictures: {error}"
+    return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn)
 
 
 def bind_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:

@@ -8,6 +8,7 @@ The kind of file is told by its first bytes, never by its suffix.
 """
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -53,20 +54,19 @@ def read_encoded(path: str | Path) -> bytes:
     if kind is None:
         what = "is empty" if not encoded else "is not an image"
         raise DataError(f"{path}: {what}. Expected PNG, JPEG, BMP, GIF, WebP or TIFF.")
-    if kind in ("tiff", "png"):
-        encoded = _through_pillow(path, encoded, kind)
-    return encoded
+    return _through_pillow(path, encoded, kind)
 
 
 def _through_pillow(path: str | Path, encoded: bytes, kind: str) -> bytes:
-    """Refuses a decompression bomb by its header; a TIFF is handed on as PNG."""
+    """Refuses a decompression bomb by its header; hands a TIFF on as PNG, all else as it is."""
     from PIL import Image
 
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we refuse at our own limit
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{path}: has {image.width} x {image.height} pixels. At most {MAX_PIXELS:,} are read.")
-            if kind == "png":
+            if kind != "tiff":
                 return encoded
             if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
                 image = image.convert("RGB")
@@ -78,7 +78,9 @@ def _through_pillow(path: str | Path, encoded: bytes, kind: str) -> bytes:
     except Image.DecompressionBombError:
         raise DataError(f"{path}: has more pixels than {MAX_PIXELS:,}, the most that are read.") from None
     except Exception as error:  # Pillow raises whatever its plugins raise
-        raise DataError(f"{path}: does not decode: {error}.") from None
+        if kind == "tiff":
+            raise DataError(f"{path}: does not decode: {error}.") from None
+        return encoded  # Pillow reads no header that TensorFlow could not: `decode` has the last word
 
 
 def encode_png(image: np.ndarray) -> bytes:

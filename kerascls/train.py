@@ -90,7 +90,7 @@ def train(
     devices.start()
     given = config.fallback_for is not None or "name" in tables.get("data", {})
     name = Path(config.recipe).name + (f"-{Path(dataset.name).stem}" if given else "") + name_suffix
-    command = command or f"kerascls.train({recipe!r})"
+    command = command or f"kerascls.train({config.recipe!r})"
     return _Training(config, dataset, out, name, command, quiet, log_steps).run_all()
 
 

@@ -9,6 +9,7 @@ from conftest import here, one_line_error, small_npz
 
 import kerascls
 from kerascls.datasets import load_dataset
+from kerascls.errors import OutputError
 from kerascls.runs import Run
 
 
@@ -91,3 +92,15 @@ def test_data_that_changed_since_training_is_told(tmp_path, capsys):
     assert kerascls.evaluate("run", data="data.npz").scores["examples"] == 10
     (tmp_path / "data.npz").unlink()
     assert "is not here" in one_line_error("evaluate", "run", capsys=capsys)
+
+
+def test_a_run_that_cannot_be_written_to_is_scored_all_the_same(run, capsys, monkeypatch):
+    import importlib
+
+    def full(*arguments):
+        raise OutputError("Cannot write curves.png: No space left on device.")
+
+    monkeypatch.setattr(importlib.import_module("kerascls.evaluate"), "draw", full)
+    code, out, err = here("evaluate", run, "--json", capsys=capsys)
+    assert code == 0 and json.loads(out)["examples"] == 364
+    assert err == "No pictures: Cannot write curves.png: No space left on device.\n"

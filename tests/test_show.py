@@ -17,7 +17,7 @@ def test_a_data_set_is_told_and_drawn(tmp_path, capsys):
 
 
 def test_a_recipe_is_shown_with_its_own_splits_and_policy(tmp_path, capsys):
-    small_npz("data.npz", count=30, class_names=np.array(["красный", "緑", "$x_1$"]))
+    small_npz("data.npz", count=30, class_names=np.array(["красный", "ß", "$x_1$"]))
     (tmp_path / "mine.toml").write_text(
         '[data]\nname = "data.npz"\nvalidation = 5\n[model]\nname = "mnist_cnn"\n[train]\n'
         'epochs = 1\n[augment]\npolicy = [{name = "affine", degrees = 30}]\n'

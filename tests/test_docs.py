@@ -1,0 +1,87 @@
+"""The documentation: every command is in it, and what it says is run."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import REPOSITORY
+
+from kerascls.cli import cli
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def console():
+    """Commands after a `$`, each with the lines shown under it."""
+    for block in blocks("console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            line, *shown = part.splitlines()
+            yield line, shown
+
+
+def without_numbers(text):
+    return re.sub(r"\d[\d.,]*", "#", text)
+
+
+def test_every_command_is_documented():
+    commands = {line.split()[1] for line, _ in console() if line.startswith("kerascls ")}
+    assert commands == set(cli.commands)
+
+
+def test_the_first_screen_has_the_two_lines_that_ci_runs():
+    lines = [line for line, _ in console()][:2]
+    assert lines[0].endswith("pip install . && kerascls train mnist_cnn")
+    assert lines[1].endswith("pip install -e '.[test]' && python -m pytest")
+    assert README.index(lines[1]) < 1200
+
+
+def test_the_readmes_commands_print_what_it_shows(tmp_path):
+    """Numbers apart: those that a README may promise are asserted elsewhere."""
+    (tmp_path / "saved_models").mkdir()
+    (tmp_path / "saved_models" / "released").symlink_to(REPOSITORY / "saved_models" / "released")
+    (tmp_path / "bin").mkdir()
+    for name, arguments in (("kerascls", "-m kerascls"), ("python", "")):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    for line, shown in list(console())[2:]:
+        process = subprocess.run(
+            line, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300
+        )
+        assert process.returncode == 0, f"{line}\n{process.stderr}"
+        printed = without_numbers(process.stdout + process.stderr)
+        for expected in shown:
+            assert without_numbers(expected) in printed, f"{line}\n{process.stdout}{process.stderr}"
+        if "released" in line:
+            assert process.stdout.startswith("seven.png: 7 ")
+    for program in blocks("python"):
+        process = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert process.returncode == 0, process.stderr
+
+
+def test_recipe_headers_say_what_was_measured():
+    for path in (REPOSITORY / "configs").rglob("*.toml"):
+        header = path.read_text(encoding="utf-8").split("\n\n")[0]
+        assert re.search(r"test accuracy 0\.\d{4}", header) and "seeds 0, 1, 2" in header, path
+
+
+def test_nothing_names_this_machine_or_its_tools():
+    words = ["/" + "work/", "/" + "root/", "shared" + "/data"]
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
+    for name in tracked.stdout.splitlines():
+        path = REPOSITORY / name
+        if (
+            path.suffix in (".py", ".toml", ".md", ".txt", ".json", ".csv")
+            and path.is_file()
+            and path != Path(__file__)
+        ):
+            text = path.read_text(encoding="utf-8")
+            assert not [word for word in words if word in text], name
