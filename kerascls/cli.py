@@ -370,7 +370,7 @@ def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | Non
 @cli.command("list")
 def list_() -> None:
     """List recipes, models and data sets, a line each."""
-    from kerascls.config import configs_dir, dataset_files, first_sentence, model_files, recipe_names
+    from kerascls.catalog import configs_dir, dataset_files, first_sentence, model_files, recipe_names
 
     recipes = {name: configs_dir() / f"{name}.toml" for name in recipe_names()}
     for title, files in (("recipes", recipes), ("models", model_files()), ("data sets", dataset_files())):
@@ -392,7 +392,7 @@ def new(name: str, source: str) -> None:
     \b
     kerascls new my_net --from mnist_cnn
     """
-    from kerascls.config import new_recipe
+    from kerascls.new import new_recipe
 
     path = new_recipe(name, source)
     click.echo(f"Edit it, then: kerascls train {path}", err=True)

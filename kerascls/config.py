@@ -1,14 +1,11 @@
-"""Recipes: finding, reading, overriding and checking them, without importing TensorFlow.
+"""Recipes: reading, overriding and checking them, without importing TensorFlow.
 
 A recipe is a TOML file. Its tables are the dataclasses below; the keys of `[model]` beyond `name` are the keyword
 arguments of that model's `build`. All faults of a recipe are reported together, each with the nearest known name.
 """
 
-import ast
 import dataclasses
-import difflib
 import math
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +13,15 @@ from typing import Any
 
 import tomli_w
 
-from kerascls.errors import ConfigError, OutputError
+from kerascls.catalog import (
+    build_options,
+    dataset_files,
+    model_files,
+    nearest,
+    policy_options,
+    recipe_path,
+)
+from kerascls.errors import ConfigError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -162,65 +167,6 @@ class Config:
 
 
 SECTIONS: dict[str, type] = {"data": Data, "model": Model, "train": Train, "augment": Augment, "fallback": Fallback}
-
-
-# Finding
-
-
-def configs_dir() -> Path:
-    """Where the recipes are: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-
-
-def recipe_names() -> list[str]:
-    """Names of all recipes that kerascls brings, the articles' last."""
-    root = configs_dir()
-    names = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml")]
-    return sorted(names, key=lambda name: ("/" in name, name))
-
-
-def is_recipe(word: str) -> bool:
-    """Whether `word` names a recipe: one of ours, or a path that ends in .toml."""
-    return word.endswith(".toml") or word in recipe_names()
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean X?`, or nothing if no known name is near."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def recipe_path(word: str) -> Path:
-    if word.endswith(".toml"):
-        if not Path(word).is_file():
-            raise ConfigError(f"Recipe {word} does not exist. Write one with `kerascls new {Path(word).stem}`.")
-        return Path(word)
-    if word in recipe_names():
-        return configs_dir() / f"{word}.toml"
-    raise ConfigError(
-        f"No recipe is named {word!r}.{nearest(word, recipe_names())} `kerascls list` shows them all; "
-        "a recipe of your own is named by its path, NAME.toml."
-    )
-
-
-def model_files() -> dict[str, Path]:
-    """The models that kerascls brings: name to source file."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "models").glob("[a-z]*.py"))}
-
-
-def dataset_files() -> dict[str, Path]:
-    """The data sets that kerascls brings: name to source file."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "datasets").glob("[a-z]*.py"))}
-
-
-def first_sentence(path: Path) -> str:
-    """First line of a source file's docstring, or of a recipe's second comment line, without running it."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".toml":
-        comments = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
-        return comments[1] if len(comments) > 1 else ""
-    return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0] if text else ""
 
 
 # Reading and checking
@@ -458,85 +404,3 @@ def _option_problems(unknown: str, where: str, options: Mapping[str, Any], known
             wanted = _TYPE_NAMES.get(type(known[key]), type(known[key]).__name__)
             problems.append(f"{where.format(key)} must be {wanted}. Received: {value!r}")
     return problems
-
-
-def _keyword_options(path: Path) -> dict[str, dict[str, Any]]:
-    """Each function of a source file: its keyword-only arguments and their defaults (None where not a literal)."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} is not valid Python: {error}") from None
-    functions = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            options = functions[node.name] = {}
-            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-                try:
-                    value = ast.literal_eval(default)
-                except (ValueError, TypeError):
-                    value = None
-                options[argument.arg] = list(value) if isinstance(value, tuple) else value
-    return functions
-
-
-def build_options(path: Path) -> dict[str, Any]:
-    """The options of a model: keyword-only arguments of its `build` and their defaults."""
-    functions = _keyword_options(path)
-    if "build" not in functions:
-        raise ConfigError(f"{path.name} has no `def build(image_shape, num_classes)`, which every model file needs.")
-    return functions["build"]
-
-
-def policy_options() -> dict[str, dict[str, Any]]:
-    """The augmentations, which are the public functions of augment.py with options, and those options."""
-    functions = _keyword_options(Path(__file__).parent / "augment.py")
-    return {name: options for name, options in functions.items() if options and not name.startswith("_")}
-
-
-# Writing one of one's own
-
-
-def new_recipe(name: str, source: str) -> Path:
-    """Writes NAME.toml here: the recipe `source`, every other key beside it as a comment with its default.
-
-    Raises:
-        ConfigError: `source` is not a recipe, or `name` is not a plain name.
-        OutputError: the file exists.
-    """
-    stem = name.removesuffix(".toml")
-    if not stem or Path(stem).name != stem:
-        raise ConfigError(f"A new recipe's name must be a plain name, as in `kerascls new my_net`. Received: {name!r}")
-    path = Path(f"{stem}.toml")
-    tables = tomllib.loads(recipe_path(source).read_text(encoding="utf-8"))
-    lines = [f"# kerascls train {path}", f"# Begun from {source}. A line that starts with # shows a key's default.", ""]
-    for section, cls in SECTIONS.items():
-        table = tables.get(section, {})
-        if section == "fallback" and not table:
-            continue
-        lines.append(f"[{section}]")
-        documented = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
-        for key, field in documented.items():
-            value = table.get(
-                key, field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            )
-            lines.append(f"# {field.metadata['doc']}")
-            lines.append(("" if key in table else "# ") + _toml_line(key, value))
-        options = (
-            build_options(model_files()[table["name"]]) if section == "model" and table["name"] in model_files() else {}
-        )
-        for key, value in {**options, **{k: v for k, v in table.items() if k not in documented}}.items():
-            value = table.get(key, value)
-            if value is not None:
-                lines.append(("" if key in table else "# ") + _toml_line(key, value))
-        lines.append("")
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write("\n".join(lines))
-    except FileExistsError:
-        raise OutputError(f"{path} exists already. Choose another name, or remove it first.") from None
-    return path
-
-
-def _toml_line(key: str, value: Any) -> str:
-    """`key = value` on one line, lists too."""
-    return re.sub(r"\s*\n\s*", " ", tomli_w.dumps({key: value}).strip()).replace("[ ", "[").replace(", ]", "]")

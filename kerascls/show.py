@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kerascls import plots
-from kerascls.config import is_recipe
+from kerascls.catalog import is_recipe
 from kerascls.datasets import Dataset, load_dataset, load_recipe_data
 from kerascls.errors import ConfigError
 from kerascls.split import with_all_splits

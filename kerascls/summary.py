@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kerascls import devices
-from kerascls.config import is_recipe, load_config
+from kerascls.catalog import is_recipe
+from kerascls.config import load_config
 from kerascls.datasets import describe_dataset
 from kerascls.errors import ModelError
 from kerascls.load import load

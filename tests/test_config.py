@@ -1,12 +1,9 @@
 """Recipes: reading, overriding, and every fault in one message."""
 
-import tomllib
-from pathlib import Path
-
 import pytest
-from conftest import here, one_line_error
+from conftest import one_line_error
 
-from kerascls import config
+from kerascls import catalog, config
 from kerascls.errors import ConfigError
 
 RECIPE = """# kerascls train mine.toml
@@ -30,11 +27,11 @@ def mine(tmp_path):
 
 
 def test_every_recipe_that_we_ship_is_sound():
-    names = config.recipe_names()
+    names = catalog.recipe_names()
     assert {"mnist_cnn", "mnist_cnn_bn", "articles/mnist_tensorflow", "articles/mnist_pytorch"} <= set(names)
     for name in names:
         loaded = config.load_config(name)
-        text = config.recipe_path(name).read_text(encoding="utf-8")
+        text = catalog.recipe_path(name).read_text(encoding="utf-8")
         assert text.startswith(f"# kerascls train {name}\n"), name
         assert config.config_from_toml(loaded.as_toml(), loaded.recipe, None) == loaded
         if loaded.fallback.data:
@@ -140,26 +137,3 @@ def test_broken_toml_and_unknown_recipes_are_one_line(mine, capsys):
     assert "not valid TOML" in one_line_error("train", "mine.toml", capsys=capsys)
     assert "Did you mean mnist_cnn?" in one_line_error("train", "mnist_cn", capsys=capsys)
     assert "kerascls new nowhere" in one_line_error("train", "nowhere.toml", capsys=capsys)
-
-
-def test_new_recipe_is_the_old_one_with_every_key_explained(capsys):
-    code, out, _ = here("new", "mine", "--from", "mnist_cnn", capsys=capsys)
-    assert (code, out.strip()) == (0, "mine.toml")
-    text = Path("mine.toml").read_text(encoding="utf-8")
-    assert config.load_config("mine.toml").train == config.load_config("mnist_cnn").train
-    for key in config.Train.__dataclass_fields__:
-        assert f"\n{key} = " in text or f"\n# {key} = " in text
-    uncommented = "\n".join(
-        line.removeprefix("# ") if " = " in line.split("#")[-1][:24] else line for line in text.splitlines()
-    )
-    tomllib.loads("\n".join(line for line in uncommented.splitlines() if "=" in line or line.startswith("[")))
-    assert "exists already" in one_line_error("new", "mine", capsys=capsys)
-    assert "plain name" in one_line_error("new", "a/b", capsys=capsys)
-
-
-def test_list_names_everything_a_line_each(capsys):
-    code, out, _ = here("list", capsys=capsys)
-    assert code == 0
-    for name in [*config.recipe_names(), *config.model_files(), *config.dataset_files()]:
-        line = next(line for line in out.splitlines() if line.startswith(f"  {name} "))
-        assert len(line) > 30, line

@@ -8,7 +8,7 @@ import pytest
 from conftest import small_npz
 
 from kerascls import datasets
-from kerascls.config import dataset_files
+from kerascls.catalog import dataset_files
 from kerascls.errors import DataError, DataMissing
 
 _tfds = importlib.import_module("kerascls.datasets._tfds")

@@ -9,12 +9,12 @@ PACKAGE = Path(__file__).parent.parent / "kerascls"
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 
 ORDER = """
-errors config runs metrics plots devices images datasets split augment pipeline models load features
-check summary show evaluate callbacks train sweep predict explain export compare reproduce report serve cli
+errors catalog config runs metrics plots devices images datasets split augment pipeline models load features
+new check summary show evaluate callbacks train sweep predict explain export compare reproduce report serve cli
 """.split()
 
 # Commands of under 20 lines, in the module that owns their subject.
-LODGERS = {"list": "config", "new": "config", "env": "devices"}
+LODGERS = {"list": "catalog", "env": "devices"}
 
 
 def room_of(path: Path) -> str:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerascls.config import model_files
+from kerascls.catalog import model_files
 from kerascls.errors import ModelError
 from kerascls.models import build_model
 

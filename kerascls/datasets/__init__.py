@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.config import Config, dataset_files, load_config
+from kerascls.catalog import dataset_files
+from kerascls.config import Config, load_config
 from kerascls.errors import DataError, DataMissing, KerasclsError
 from kerascls.runs import fallback_notice
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kerascls import devices
-from kerascls.config import nearest
+from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split, check_memory
 from kerascls.errors import DataError, DataMissing
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from kerascls.config import model_files
+from kerascls.catalog import model_files
 from kerascls.errors import KerasclsError, ModelError
 
 
