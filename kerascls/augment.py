@@ -25,6 +25,16 @@ def flip(
     return images, labels
 
 
+def shift(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, pixels: int = 1) -> tuple[tf.Tensor, tf.Tensor]:
+    """Moves each image by a whole number of pixels in [-pixels, pixels], down and across; the edge is repeated."""
+    height, width = images.shape[1], images.shape[2]
+    moves = tf.random.stateless_uniform((2, tf.shape(images)[0], 1), seed, -pixels, pixels + 1, tf.int32)
+    rows = tf.clip_by_value(tf.range(height) + moves[0], 0, height - 1)
+    columns = tf.clip_by_value(tf.range(width) + moves[1], 0, width - 1)
+    images = tf.gather(images, rows, axis=1, batch_dims=1)
+    return tf.gather(images, columns, axis=2, batch_dims=1), labels
+
+
 def affine(
     images: tf.Tensor,
     labels: tf.Tensor,

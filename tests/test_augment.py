@@ -57,6 +57,21 @@ def test_flip_mirrors_some_images_and_no_other():
     assert np.array_equal(labels, LABELS)
 
 
+def test_shift_moves_by_whole_pixels_and_repeats_the_edge():
+    out, _ = augment.shift(tf.constant(IMAGES), tf.constant(LABELS), SEED, pixels=1)
+    padded = np.pad(IMAGES, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    found = set()
+    for got, image in zip(out.numpy(), padded, strict=True):
+        places = [(y, x) for y in range(3) for x in range(3) if np.array_equal(got, image[y : y + 5, x : x + 7])]
+        assert len(places) == 1
+        found |= set(places)
+    assert len(found) > 1
+    many = np.tile(IMAGES[:1], (400, 1, 1, 1))
+    out, _ = augment.shift(tf.constant(many), tf.zeros((400, 2)), SEED, pixels=2)
+    counts = np.unique(out.numpy().reshape(400, -1), axis=0, return_counts=True)[1]
+    assert len(counts) == 25 and counts.min() >= 4  # 16 expected of each
+
+
 def test_a_policy_of_nothing_changes_nothing():
     for policy in ([], [{"name": "affine"}], [{"name": "flip", "horizontal": False}]):
         out, _ = augment.apply_policy(policy, tf.constant(IMAGES), tf.constant(LABELS), SEED)

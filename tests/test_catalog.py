@@ -20,7 +20,7 @@ def test_options_are_read_from_the_source(tmp_path):
         "raise SystemExit('never run')\ndef build(a, b, *, units=3, rates=(1, 2), x=None.y):\n    pass\n"
     )
     assert catalog.build_options(tmp_path / "net.py") == {"units": 3, "rates": [1, 2], "x": None}
-    assert set(catalog.policy_options()) == {"flip", "affine"}
+    assert set(catalog.policy_options()) == {"flip", "shift", "affine"}
     assert catalog.policy_options()["affine"] == {"degrees": 0.0, "shift": 0.0, "zoom": 0.0}
 
 

@@ -395,3 +395,12 @@ def test_every_optimiser_takes_the_recipes_numbers(name):
     assert config["weight_decay"] == 0.1
     for key, value in (("epsilon", 1e-4), ("momentum", 0.8)):
         assert config.get(key, value) == value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["mnist_cnn", "mnist_cnn_bn"])
+def test_the_fallback_reaches_its_accuracy_within_its_time(recipe):
+    begin = time.perf_counter()
+    for seed in (0, 1, 2):
+        assert kerascls.train(recipe, seed=seed).accuracy >= 0.95
+    assert time.perf_counter() - begin < 3 * 90
