@@ -117,14 +117,21 @@ class AugmentedModel(keras.Model):
     """Trains `classifier` on images augmented by `policy`. Evaluation and prediction are the classifier's own.
 
     What is saved, scored and exported is `classifier`, so nothing of the policy or of the optimiser goes along.
-    What step s draws is a function of (`seed`, s).
+    What step s draws is a function of (`seed`, s). From step `policy_steps` on, images are left as they are.
     """
 
-    def __init__(self, classifier: keras.Model, policy: Sequence[dict[str, Any]] = (), seed: int = 0):
+    def __init__(
+        self,
+        classifier: keras.Model,
+        policy: Sequence[dict[str, Any]] = (),
+        seed: int = 0,
+        policy_steps: int | None = None,
+    ):
         super().__init__(name="training")
         self.classifier = classifier
         self.policy = [dict(entry) for entry in policy]
         self.seed = seed
+        self.policy_steps = policy_steps
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.classifier(images, training=training)
@@ -132,6 +139,15 @@ class AugmentedModel(keras.Model):
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if self.policy:
-            seed = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(self.optimizer.iterations.value, tf.int32)])
-            images, labels = apply_policy(self.policy, images, labels, seed)
+            step = tf.cast(self.optimizer.iterations.value, tf.int32)
+            seed = tf.stack([tf.constant(self.seed, tf.int32), step])
+            images = tf.cast(images, tf.float32)
+            if self.policy_steps is None:
+                images, labels = apply_policy(self.policy, images, labels, seed)
+            else:
+                images, labels = tf.cond(
+                    step < self.policy_steps,
+                    lambda: apply_policy(self.policy, images, labels, seed),
+                    lambda: (images, labels),
+                )
         return super().train_step((images, labels, sample_weight))

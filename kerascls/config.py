@@ -127,6 +127,13 @@ class Augment:
             'applied in order in the training step, as [{name = "affine", degrees = 10, shift = 0.1}, {name = "flip"}]'
         ),
     )
+    until: float = _key(
+        1.0,
+        types=(float, int),
+        low=0,
+        high=1,
+        doc="share of the epochs that the policy is applied in; the last ones see the images as they are",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,11 +67,9 @@ def export(run: str | Path, format: str = "saved_model", out: str | Path | None 
             path.parent.mkdir(parents=True)
         except OSError as error:
             raise OutputError(f"Cannot make {path.parent}: {error.strerror}.") from None
-    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch, atomic(path) as temporary:
+    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch, atomic(path, out is None) as temporary:
         kind.write(classifier, temporary)
         examples, difference = prove(opened, classifier, temporary, kind, Path(scratch))
-        if out is None and path.is_dir():
-            shutil.rmtree(path)
     return Export(path, format, examples, difference, opened.notice)
 
 

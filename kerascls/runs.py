@@ -18,11 +18,11 @@ FORMAT = 1  # of manifest.json
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it (over a file that stands there) if the block ends well.
 
-    What is written may be a file or a folder; a folder never replaces one that stands there. Nothing is left
-    behind if the block raises. The file's bytes are on the disk before the name is.
+    What is written may be a file or a folder; a folder replaces one that stands there only with `replace_folder`.
+    Nothing is left behind if the block raises. The file's bytes are on the disk before the name is.
     """
     path = Path(path)
     try:
@@ -32,14 +32,18 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = folder / path.name
     try:
         yield temporary
-        if temporary.is_dir() and path.exists():
+        if temporary.is_dir() and path.exists() and not replace_folder:
             raise OutputError(f"{path} exists already. Remove it, or choose another place.")
         for file in [temporary] if temporary.is_file() else sorted(temporary.rglob("*")):
             if file.is_file():
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
+        if temporary.is_dir() and path.exists():
+            os.replace(path, folder / "replaced")  # goes with the temporary folder
         os.replace(temporary, path)
         _sync_folder(path.parent)
+    except BrokenPipeError:  # of stdout, while a table is written beside it
+        raise
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from None
     finally:

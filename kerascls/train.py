@@ -181,7 +181,9 @@ class _Training:
         batches = TrainingBatches(
             self.splits["train"], self.num_classes, train.batch_size, train.seed, train.drop_remainder
         )
-        model = AugmentedModel(self.classifier, self.config.augment.policy, train.seed)
+        augment = self.config.augment
+        policy_steps = round(augment.until * train.epochs) * batches.steps if augment.until < 1 else None
+        model = AugmentedModel(self.classifier, augment.policy, train.seed, policy_steps)
         model.compile(
             optimizer=make_optimizer(train, batches.steps),
             metrics=["accuracy"],

@@ -112,8 +112,10 @@ def test_training_sees_augmented_images():
     image = np.zeros((1, 4, 4, 1), "float32")
     image[0, 0, 0, 0] = 8
     losses = {}
-    for name, policy in (("plain", []), ("augmented", [{"name": "affine", "shift": 0.9}])):
-        model = augment.AugmentedModel(keras.Model(inputs, total), policy, seed=3)
+    moved = [{"name": "affine", "shift": 0.9}]
+    for name, policy, steps in (("plain", [], None), ("augmented", moved, None), ("first three steps", moved, 3)):
+        model = augment.AugmentedModel(keras.Model(inputs, total), policy, seed=3, policy_steps=steps)
         model.compile(keras.optimizers.SGD(0.0), "mse")
-        losses[name] = model.fit(image, np.zeros((1, 2)), verbose=0).history["loss"][0]
-    assert losses["plain"] == 64 and losses["augmented"] != 64
+        losses[name] = model.fit(image, np.zeros((1, 2)), epochs=5, shuffle=False, verbose=0).history["loss"]
+    assert losses["plain"] == [64] * 5 and 64 not in losses["augmented"]
+    assert losses["first three steps"] == losses["augmented"][:3] + [64] * 2

@@ -31,6 +31,19 @@ def test_a_folder_is_whole_or_absent_and_replaces_nothing(tmp_path):
         temporary.mkdir()
 
 
+def test_a_folder_replaces_another_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "export"
+    for content in ("old", "new"):
+        with runs.atomic(path, replace_folder=True) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text("")
+        assert os.listdir(path) == [content]
+    with pytest.raises(RuntimeError), runs.atomic(path, replace_folder=True) as temporary:
+        temporary.mkdir()
+        raise RuntimeError
+    assert os.listdir(path) == ["new"] and os.listdir(tmp_path) == ["export"]
+
+
 def test_a_folder_that_does_not_exist_is_one_clear_error(tmp_path):
     with pytest.raises(OutputError, match="Cannot write"):
         runs.write_text(tmp_path / "nowhere" / "file", "text")

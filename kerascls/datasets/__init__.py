@@ -116,8 +116,9 @@ def load_dataset(
         DataMissing: it is not prepared here and cannot be downloaded.
         DataError: it does not exist, is damaged, or is not for image classification.
     """
-    if root is not None and not Path(root).is_dir():
-        raise DataError(f"Data folder {root} does not exist.")
+    root = root or os.environ.get("TFDS_DATA_DIR")  # TFDS reads it once, when it is imported
+    if root and not Path(root).is_dir():
+        raise DataError(f"Data folder {root} does not exist. It was named by --data-dir or TFDS_DATA_DIR.")
     if name.startswith("tfds:"):
         from kerascls.datasets._tfds import load_tfds
 
