@@ -61,4 +61,8 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 sys.modules[__name__].__class__ = _Package

@@ -70,7 +70,8 @@ def train(
 ) -> None:
     """Train RECIPE, score its test split, and write a run folder.
 
-    RECIPE is a name from `kerascls list` or the path of a .toml file. The run's path is the last line of stdout.
+    RECIPE is a name from `kerascls list` or the path of a .toml file. The run's path is the last line of stdout (with
+    --seeds, mean and range are).
 
     \b
     kerascls train mnist_cnn
@@ -142,7 +143,7 @@ def _tell_result(result: Any, quiet: bool) -> None:
         f"{test['balanced_accuracy']:.4f} ({test['examples']:,} images)"
     )
     for file, what in (
-        ("model.keras", "the trained model"),
+        ("model.keras", f"the trained model: epoch {result.kept_epoch}"),
         ("metrics.json", "all scores"),
         ("history.csv", "every epoch"),
         ("curves.png", "learning curves"),
@@ -190,7 +191,7 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
     click.echo(table(evaluation))
     click.echo()
     for picture in evaluation.pictures:
-        click.echo(f"drawn: {picture}")
+        click.echo(f"drawn: {picture}", err=True)
 
 
 @cli.command()
@@ -235,7 +236,7 @@ def predict(
     kerascls predict saved_models/mnist_cnn --data digits --count 4 --plot four.png
     """
     if bool(files) == bool(data):
-        raise click.UsageError("Give FILES, or --data NAME, and not both.")
+        raise click.UsageError("Give FILES or --data NAME" + (", not both." if files else "."))
     import contextlib
 
     from kerascls.load import load
@@ -364,7 +365,7 @@ def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | Non
     default = Path(what.removeprefix("tfds:").replace("/", "-").replace(":", "-")).stem
     shown = show_data(what, plot_file or Path(f"{default}{'-augmented' if augmented else ''}.png"), data_dir, augmented)
     click.echo(table(shown))
-    click.echo(f"drawn: {shown.picture}")
+    click.echo(f"drawn: {shown.picture}", err=True)
 
 
 @cli.command("list")

@@ -226,7 +226,7 @@ def load_config(
         merged = tables.setdefault(section, {})
         if isinstance(merged, dict):
             merged.update(table)
-    return _check(tables, name, path.name, fallback_for)
+    return _check(tables, name, f"{path.name}{' with the given options' if overrides else ''}", fallback_for)
 
 
 def config_from_toml(text: str, recipe: str, fallback_for: str | None) -> Config:

@@ -60,7 +60,9 @@ def start() -> None:
         import absl.logging
         import keras
 
-        absl.logging.set_verbosity(absl.logging.ERROR)  # it repeats what our own messages say
+        # These repeat what our own messages say, or tell of retracing, which several trainings in one process do.
+        absl.logging.set_verbosity(absl.logging.ERROR)
+        tf.get_logger().setLevel("ERROR")
         tf.zeros(1)  # the runtime starts here, with its last lines of noise
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError("Keras was imported with another backend before kerascls. Set KERAS_BACKEND=tensorflow.")

@@ -29,12 +29,14 @@ class TrainResult:
         path: the run folder.
         status: "complete" or "interrupted".
         test: scores of the test split in the form of metrics.json; None if no epoch was finished.
+        kept_epoch: the epoch that is saved, from 1; None if no epoch was finished.
         notice: the announcement of a fallback, or None.
     """
 
     path: Path
     status: str
     test: dict[str, Any] | None
+    kept_epoch: int | None = None
     notice: str | None = None
 
     @property
@@ -109,7 +111,7 @@ class _Training:
         keras.backend.clear_session()
         keras.utils.set_random_seed(config.train.seed)
         self.dataset = with_all_splits(published, config.data.validation)
-        self.splits = self.dataset.splits
+        self.splits, self.published = self.dataset.splits, set(published.splits)
         self.num_classes = len(published.class_names)
         self.classifier = build_model(
             config.model.name, published.image_shape, self.num_classes, **config.model.options
@@ -151,6 +153,8 @@ class _Training:
 
     def run_all(self) -> TrainResult:
         """Trains, scores, and leaves the manifest saying how it ended, whatever happens."""
+        if not self.quiet:
+            self.tell_data()
         write_text(self.run.path / "config.toml", portable(self.config).as_toml())
         write_json(self.run.path / "class_names.json", list(self.dataset.class_names))
         self.run.write_manifest(self.manifest)
@@ -168,7 +172,21 @@ class _Training:
             self.manifest["status"] = status
             self.manifest["seconds"]["total"] = round(time.perf_counter() - self.begin, 3)
             self.run.write_manifest(self.manifest)
-        return TrainResult(self.run.path, status, test, self.run.notice)
+        return TrainResult(self.run.path, status, test, self.manifest["kept_epoch"], self.run.notice)
+
+    def tell_data(self) -> None:
+        """One line on stderr: what is trained on, and what was held out of it."""
+        height, width, channels = self.dataset.image_shape
+        counts = ", ".join(
+            f"{len(self.splits[name]):,} {name}" + ("" if name in self.published or name == "train" else " (held out)")
+            for name in ("train", "validation", "test")
+            if name in self.splits
+        )
+        print(
+            f"{self.dataset.name}: {counts} images of {height}x{width}x{channels}, {self.num_classes} classes",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def fit(self) -> str:
         """compile and fit. Returns "complete", or "interrupted" after Ctrl-C."""

@@ -8,10 +8,10 @@ from kerascls.show import augment_like_training, samples
 
 
 def test_a_data_set_is_told_and_drawn(tmp_path, capsys):
-    code, out, _ = here("show", "digits", capsys=capsys)
-    assert code == 0 and "images 28x28x1, 10 classes" in out and "drawn: digits.png" in out
+    code, out, err = here("show", "digits", capsys=capsys)
+    assert code == 0 and "images 28x28x1, 10 classes" in out and err == "drawn: digits.png\n"
     assert out.splitlines()[2].split() == ["0", "124", "18", "36", "0"]
-    assert out.splitlines()[-2].split() == ["all", "1,250", "183", "364"]
+    assert out.splitlines()[-1].split() == ["all", "1,250", "183", "364"]
     with Image.open("digits.png") as picture:
         assert picture.width > 300
 
@@ -22,9 +22,9 @@ def test_a_recipe_is_shown_with_its_own_splits_and_policy(tmp_path, capsys):
         '[data]\nname = "data.npz"\nvalidation = 5\n[model]\nname = "mnist_cnn"\n[train]\n'
         'epochs = 1\n[augment]\npolicy = [{name = "affine", degrees = 30}]\n'
     )
-    code, out, _ = here("show", "mine.toml", "--augmented", "--plot", "mine.png", capsys=capsys)
-    assert code == 0 and "drawn: mine.png" in out
-    assert out.splitlines()[-2].split() == ["all", "25", "30", "5"]
+    code, out, err = here("show", "mine.toml", "--augmented", "--plot", "mine.png", capsys=capsys)
+    assert code == 0 and err == "drawn: mine.png\n"
+    assert out.splitlines()[-1].split() == ["all", "25", "30", "5"]
     assert "no augmentation to show" in one_line_error("show", "data.npz", "--augmented", capsys=capsys)
     assert "Known:" in one_line_error("show", "nothing", capsys=capsys)
 

@@ -41,6 +41,10 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
         )
     given = "class_names" in arrays
     count = max(int(split.labels.max(initial=0)) for split in splits.values()) + 1
+    if given and len(arrays["class_names"]) < count:
+        raise DataError(
+            f"{path}: class_names has {len(arrays['class_names'])} names; labels up to {count - 1} need {count}."
+        )
     names = tuple(str(name) for name in arrays["class_names"]) if given else tuple(str(i) for i in range(count))
     if len(set(names)) != len(names):
         raise DataError(f"{path}: class_names has a name twice.")
