@@ -47,12 +47,17 @@ class StopOnNaN(keras.callbacks.Callback):
         self.epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = float(logs["loss"])
+        self.check(float(logs["loss"]), "loss", batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.check(logs.get("val_loss", 0.0), "validation loss", self.steps)
+
+    def check(self, loss: float, name: str, step: int) -> None:
         if not math.isfinite(loss):
             kept = self.manifest["kept_epoch"]
             saved = f"Epoch {kept} is kept in {self.run_path}." if kept else "No epoch had ended, so none is kept."
             raise TrainingFailed(
-                f"The loss became {loss} in epoch {self.epoch}, by step {min(batch + 1, self.steps)} of {self.steps}. "
+                f"The {name} became {loss} in epoch {self.epoch}, by step {min(step, self.steps)} of {self.steps}. "
                 f"Usually the learning rate is too high: lower train.learning_rate tenfold. {saved}"
             )
 

@@ -129,11 +129,8 @@ def train(
 
 def _tell_result(result: Any, quiet: bool) -> None:
     if result.status == "interrupted":
-        click.echo(
-            f"Interrupted. {'The best epoch so far is kept' if result.test else 'No epoch had ended, none is kept'}"
-            f" in {result.path}.",
-            err=True,
-        )
+        kept = "The best epoch so far is kept" if result.kept_epoch else "No epoch had ended, none is kept"
+        click.echo(f"Interrupted. {kept} in {result.path}.", err=True)
     if quiet or result.test is None:
         return
     _announce(result.notice)
@@ -266,7 +263,9 @@ def predict(
         table = None
         if csv_file is not None:
             temporary = stack.enter_context(atomic(csv_file))
-            table = CsvWriter(stack.enter_context(temporary.open("w", encoding="utf-8", newline="")), top_k)
+            table = CsvWriter(
+                stack.enter_context(temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")), top_k
+            )
         for answer in answers:
             prediction = answer.prediction
             seen += 1
@@ -277,9 +276,9 @@ def predict(
             if table is not None:
                 table.write(prediction)
             if as_json:
-                click.echo(json_line(prediction))
+                click.echo(_printable(json_line(prediction)))
             else:
-                click.echo(as_text(answer), err=prediction.error is not None)
+                click.echo(_printable(as_text(answer)), err=prediction.error is not None)
     if other_polarity:
         side, other = ("dark", "light") if classifier.card.border == "dark" else ("light", "dark")
         click.echo(
@@ -409,6 +408,11 @@ def env() -> None:
         click.echo(f"{key}: {value}")
 
 
+def _printable(text: str) -> str:
+    """`text` with the bytes of a file name that are not UTF-8 replaced, which no terminal could show."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _announce(notice: str | None) -> None:
     if notice:
         click.echo(notice, err=True)
@@ -460,12 +464,12 @@ def _say_error(error: Exception) -> None:
             message = " ".join(message.split())
     elif isinstance(error, OSError) and error.strerror:
         message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":  # of TensorFlow
         message = "Out of memory. Lower train.batch_size or data.image_shape."
     else:
         first = (str(error).strip().splitlines() or [""])[0]
         message = f"Unexpected {type(error).__name__}: {first[:300]} This is a bug; `kerascls --debug ...` shows where."
-    print(f"Error: {message}", file=sys.stderr)
+    print(_printable(f"Error: {message}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from kerascls.errors import ConfigError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
 SCHEDULES = ("constant", "cosine", "linear")
+LARGEST_WHOLE = 2**31 - 1
+LARGEST_OPTION = 10_000  # of an augmentation: pixels, degrees, shares
 
 
 def _key(
@@ -189,7 +191,7 @@ def parse_sets(sets: Iterable[str]) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"--set takes SECTION.KEY=VALUE, as in train.epochs=3. Received: {item!r}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text
         tables.setdefault(section, {})[key] = value
     return tables
@@ -209,10 +211,7 @@ def load_config(
         ConfigError: the recipe is missing, is not TOML, or has faults; all faults are in the one message.
     """
     path = recipe_path(word)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
+    raw = read_toml(path)
     name = word if not word.endswith(".toml") else path.stem
     tables = {section: dict(table) if isinstance(table, dict) else table for section, table in raw.items()}
     fallback_for = None
@@ -227,6 +226,16 @@ def load_config(
         if isinstance(merged, dict):
             merged.update(table)
     return _check(tables, name, f"{path.name}{' with the given options' if overrides else ''}", fallback_for)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables. Raises ConfigError if it is not one."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ConfigError(f"{path.name} is not a recipe: it is nested too deeply.") from None
+    except ValueError as error:  # of TOML, of UTF-8, or of a number with thousands of digits
+        raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
 
 
 def config_from_toml(text: str, recipe: str, fallback_for: str | None) -> Config:
@@ -339,8 +348,10 @@ def _fault(value: Any, rule: Mapping[str, Any]) -> str | None:
     else:
         numbers = [value] if isinstance(value, int | float) else []
     low, above, high = rule["low"], rule["above"], rule["high"]
-    if not all(math.isfinite(x) for x in numbers):
-        return "finite"
+    if any(type(x) is int and abs(x) > LARGEST_WHOLE for x in numbers):
+        return f"at most {LARGEST_WHOLE}"
+    if not all(math.isfinite(x) and (x == 0 or 1e-30 <= abs(x) <= 1e30) for x in numbers):
+        return "finite, and 0 or between 1e-30 and 1e30"
     if low is not None and any(x < low for x in numbers):
         return f"at least {low}"
     if above is not None and any(x <= above for x in numbers):
@@ -379,7 +390,7 @@ def _policy_problems(policy: list[Any]) -> list[str]:
     problems = []
     for i, entry in enumerate(policy):
         name = entry.get("name") if isinstance(entry, dict) else None
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             problems.append(
                 f"augment.policy[{i}] must be a table {{name = ..., ...}} with name one of "
                 f"{', '.join(known)}.{nearest(str(name), known)} Received: {entry!r}"
@@ -394,6 +405,9 @@ def _policy_problems(policy: list[Any]) -> list[str]:
                 known[name],
             )
         )
+        for key, value in options.items():
+            if isinstance(value, int | float) and not 0 <= value <= LARGEST_OPTION:
+                problems.append(f"augment.policy[{i}].{key} must be in [0, {LARGEST_OPTION}]. Received: {value!r}")
     return problems
 
 

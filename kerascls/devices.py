@@ -29,6 +29,8 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except KeyboardInterrupt:  # nothing went wrong that the lines could explain
+            raise
         except BaseException:
             os.dup2(kept, 2)
             held.seek(0)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BATCH_SIZE = 256
+VALIDATION = ("val_loss", "val_accuracy")  # columns of history.csv that may be empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ def evaluate(
                 folder.mkdir(exist_ok=True)
                 write_json(folder / "metrics.json", {"data": dataset.name, "split": split, **scores})
             drawn = draw(opened, folder, chosen, probabilities, scores, classifier)
-        except (OutputError, OSError) as error:  # a run that others keep read-only can be scored all the same
+        except (OutputError, RunError, OSError) as error:  # a run that others keep read-only can be scored all the same
             not_drawn = f"No pictures: {error}"
     return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn)
 
@@ -166,9 +167,10 @@ def read_history(run: Run) -> list[dict[str, float | None]]:
     try:
         with (run.path / "history.csv").open(encoding="utf-8", newline="") as file:
             return [
-                {key: float(value) if value else None for key, value in row.items()} for row in csv.DictReader(file)
+                {key: float(row[key]) if row[key] else None for key in ("epoch", "loss", "accuracy", *VALIDATION)}
+                for row in csv.DictReader(file)
             ]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"{run.path}/history.csv cannot be read: {error}") from None
 
 

@@ -61,6 +61,7 @@ def export(run: str | Path, format: str = "saved_model", out: str | Path | None 
         raise OutputError(f"{path} exists already. Remove it, or give --out another place.")
     if kind.suffix and path.suffix not in kind.suffixes:
         raise OutputError(f"A {format} export must end in {kind.suffix}. Received: {path.name}")
+    sample_files(opened)
     classifier = load(opened.path)
     if not path.parent.is_dir():
         try:
@@ -286,7 +287,11 @@ def sample_files(run: Run) -> list[Path]:
     index = run.path / "samples" / "samples.json"
     if not index.is_file():
         return []
-    files = [run.path / "samples" / Path(name).name for name in json.loads(index.read_text(encoding="utf-8"))["files"]]
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["files"]
+        files = [run.path / "samples" / Path(name).name for name in names]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DataError(f"{index} is damaged: {error}") from None
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise DataError(

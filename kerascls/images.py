@@ -156,7 +156,7 @@ def read_pixels(
     encoded = read_encoded(path)
     try:
         return _road(tuple(image_shape), tuple(background))(tf.constant(encoded)).numpy()
-    except tf.errors.OpError:
+    except (tf.errors.OpError, UnicodeDecodeError):  # the latter where TensorFlow's message quotes the file's bytes
         raise DataError(f"{path}: does not decode as {image_kind(encoded)}: it is cut short or damaged.") from None
 
 

@@ -52,7 +52,7 @@ class Card:
     @classmethod
     def from_json(cls, text: str) -> "Card":
         fields = json.loads(text)
-        return cls(
+        card = cls(
             tuple(fields["class_names"]),
             tuple(fields["image_shape"]),
             tuple(fields["background"]),
@@ -60,6 +60,21 @@ class Card:
             fields["data"],
             fields["fallback_for"],
         )
+        texts = [*card.class_names, card.data, card.border or "", card.fallback_for or ""]
+        numbers = [*card.image_shape, *card.background]
+        if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+            raise ModelError("The model's card (class names, image shape) is damaged.")
+        return card
+
+    def check(self, model: Any) -> "Card":
+        """Itself, if `model` takes its image shape and answers with as many probabilities as it has names."""
+        shapes = (model.input_shape, model.output_shape)
+        if shapes != ((None, *self.image_shape), (None, len(self.class_names))):
+            raise ModelError(
+                f"The model does not fit its own card: it takes and returns {shapes}; the card says "
+                f"{self.image_shape} and {len(self.class_names)} classes. The file was changed after it was written."
+            )
+        return self
 
     @classmethod
     def guess(cls, model: Any) -> "Card":
@@ -131,6 +146,8 @@ class Classifier:
         """
         import tensorflow as tf
 
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
             raise DataError(
                 f"Images must be uint8 (n, {', '.join(map(str, self.image_shape))}). "
@@ -278,7 +295,7 @@ def _load_file(path: Path) -> Classifier:
         if path.suffix not in (".keras", ".h5", ".hdf5"):
             raise ModelError(f"{path} must end in .keras or .h5.")
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        return Classifier(Card.from_json(text) if text else Card.guess(model), model)
+        return Classifier(Card.from_json(text).check(model) if text else Card.guess(model), model)
     except ModelError:
         raise
     except Exception as error:  # Keras, zipfile and h5py raise whatever a damaged file leads them to
@@ -292,7 +309,8 @@ def _load_weights(folder: Path) -> Classifier:
         model = keras.models.model_from_json((folder / "architecture.json").read_text(encoding="utf-8"))
         model.load_weights(folder / "model.weights.h5")
         card_file = folder / CARD
-        card = Card.from_json(card_file.read_text(encoding="utf-8")) if card_file.is_file() else Card.guess(model)
+        text = card_file.read_text(encoding="utf-8") if card_file.is_file() else None
+        card = Card.from_json(text).check(model) if text else Card.guess(model)
         return Classifier(card, model)
     except ModelError:
         raise

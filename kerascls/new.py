@@ -2,14 +2,13 @@
 
 import dataclasses
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from kerascls.catalog import build_options, model_files, recipe_path
-from kerascls.config import SECTIONS
+from kerascls.config import SECTIONS, load_config, read_toml
 from kerascls.errors import ConfigError, OutputError
 
 
@@ -21,10 +20,11 @@ def new_recipe(name: str, source: str) -> Path:
         OutputError: the file exists.
     """
     stem = name.removesuffix(".toml")
-    if not stem or Path(stem).name != stem:
+    if not stem.strip(".") or Path(stem).name != stem:
         raise ConfigError(f"A new recipe's name must be a plain name, as in `kerascls new my_net`. Received: {name!r}")
     path = Path(f"{stem}.toml")
-    tables = tomllib.loads(recipe_path(source).read_text(encoding="utf-8"))
+    load_config(source)  # a recipe with faults is no beginning
+    tables = read_toml(recipe_path(source))
     lines = [f"# kerascls train {path}", f"# Begun from {source}. A line that starts with # shows a key's default.", ""]
     for section, cls in SECTIONS.items():
         table = tables.get(section, {})

@@ -17,6 +17,7 @@ class TrainingBatches:
 
     def __init__(self, split: Split, num_classes: int, batch_size: int, seed: int, drop_remainder: bool = False):
         count = len(split)
+        batch_size = min(batch_size, count)
         # A set smaller than a batch still trains, as one batch.
         self.steps = max(1, count // batch_size) if drop_remainder else -(-count // batch_size)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")

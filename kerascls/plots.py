@@ -2,19 +2,27 @@
 
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from kerascls.errors import OutputError
 from kerascls.runs import atomic
 
 
 def save(figure: Figure, path: Path) -> None:
     """Writes the figure whole or not at all, in the format of its suffix (PNG where it has none)."""
     kind = path.suffix.removeprefix(".").lower() or "png"
-    with atomic(path) as temporary:
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise OutputError(f"A picture cannot be written as {path.name}. Its suffix must be one of {', '.join(known)}.")
+    with atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # names stay as they are, with a box in the picture
         figure.savefig(
             temporary, format=kind, dpi=100, bbox_inches="tight", metadata={"Software": None} if kind == "png" else None
         )

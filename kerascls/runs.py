@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kerascls.config import Config, config_from_toml
-from kerascls.errors import OutputError, RunError
+from kerascls.errors import ConfigError, OutputError, RunError
 
 FORMAT = 1  # of manifest.json
 
@@ -25,6 +25,8 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
     Nothing is left behind if the block raises. The file's bytes are on the disk before the name is.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(f"Cannot write {path}: it is a device or a pipe. Expected a file's name.")
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
@@ -119,10 +121,8 @@ class Run:
                 f"{path} is not a run: it has no manifest.json. Give the folder that `kerascls train` named."
             )
         run = cls(path)
-        try:
-            found = run.manifest["format"]
-        except (ValueError, KeyError, TypeError):
-            raise RunError(f"{path}/manifest.json is damaged.") from None
+        manifest = run.manifest
+        found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
             raise RunError(f"{path} has run format {found}; this kerascls reads format {FORMAT}. Update kerascls.")
         if not run.model_path.is_file():
@@ -130,7 +130,19 @@ class Run:
                 f"{path} has no model.keras: its training ended (status {run.manifest.get('status')}) before "
                 "an epoch was kept. Train again."
             )
+        data = manifest.get("data")
+        data = data if isinstance(data, dict) else {}
+        needed = [manifest.get("recipe"), data.get("name"), data.get("fingerprint"), data.get("fallback_for") or ""]
+        if not all(isinstance(item, str) for item in needed):
+            raise RunError(f"{path}/manifest.json is damaged: it lacks the recipe or the data.")
         return run
+
+    def _read(self, name: str) -> Any:
+        """A JSON file of the run. Raises RunError if it is missing or damaged."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{self.path / name} is missing or damaged: {error}") from None
 
     @property
     def model_path(self) -> Path:
@@ -138,24 +150,23 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        return self._read("manifest.json")
 
     @property
     def metrics(self) -> dict[str, Any]:
-        return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        return self._read("metrics.json")
 
     @property
     def class_names(self) -> list[str]:
-        return json.loads((self.path / "class_names.json").read_text(encoding="utf-8"))
+        return self._read("class_names.json")
 
     @property
     def config(self) -> Config:
-        manifest = self.manifest
-        return config_from_toml(
-            (self.path / "config.toml").read_text(encoding="utf-8"),
-            manifest["recipe"],
-            manifest["data"]["fallback_for"],
-        )
+        try:
+            text = (self.path / "config.toml").read_text(encoding="utf-8")
+            return config_from_toml(text, self.manifest["recipe"], self.manifest["data"]["fallback_for"])
+        except (OSError, ValueError, LookupError, RecursionError, ConfigError) as error:
+            raise RunError(f"{self.path / 'config.toml'} is missing or damaged: {error}") from None
 
     @property
     def notice(self) -> str | None:

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kerascls import devices, metrics
 from kerascls.config import Config, Train
 from kerascls.datasets import Dataset, Split, load_recipe_data
-from kerascls.errors import OutputError
+from kerascls.errors import OutputError, TrainingFailed
 from kerascls.evaluate import BATCH_SIZE, draw
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
 from kerascls.runs import Run, atomic, now, write_json, write_text
@@ -45,9 +47,9 @@ class TrainResult:
 
 
 def train(
-    recipe: str = "mnist_cnn",
+    recipe: str | os.PathLike = "mnist_cnn",
     *,
-    data: str | None = None,
+    data: str | os.PathLike | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
@@ -79,12 +81,13 @@ def train(
         ConfigError, DataError, ModelError, OutputError: nothing has been written.
         TrainingFailed: the loss became NaN or infinite; the run folder keeps the best epoch before that.
     """
+    recipe = os.fspath(recipe)
     tables = {section: dict(table) for section, table in (overrides or {}).items()}
     for key, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed)):
         if value is not None:
             tables.setdefault("train", {})[key] = value
     if data is not None:
-        tables.setdefault("data", {})["name"] = data
+        tables.setdefault("data", {})["name"] = os.fspath(data)
     out = Path(out) if out is not None else None
     if out is not None and out.exists():
         raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
@@ -206,7 +209,7 @@ class _Training:
             optimizer=make_optimizer(train, batches.steps),
             metrics=["accuracy"],
             loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
-            steps_per_execution=train.steps_per_execution
+            steps_per_execution=min(train.steps_per_execution, batches.steps)
             or steps_per_execution(batches.steps, train.batch_size, self.dataset.image_shape),
         )
         validation = (
@@ -262,7 +265,7 @@ class _Training:
                     train.batch_size,
                     len(self.splits["train"]),
                     self.log_steps,
-                    bar=sys.stderr.isatty() and not self.quiet,
+                    bar=sys.stderr is not None and sys.stderr.isatty() and not self.quiet,
                 )
             )
         return callbacks
@@ -276,6 +279,11 @@ class _Training:
             if split in self.splits and (split == "test" or self.config.data.validation != "test"):
                 examples = self.splits[split]
                 probabilities[split] = classifier.probabilities(examples.images, BATCH_SIZE)
+                if not np.isfinite(probabilities[split]).all():
+                    raise TrainingFailed(
+                        f"The weights of epoch {self.manifest['kept_epoch']} are not finite. Usually the learning rate "
+                        f"is too high: lower train.learning_rate tenfold."
+                    )
                 scored[split] = metrics.score(examples.labels, probabilities[split], names)
         write_json(
             self.run.path / "metrics.json",
@@ -306,8 +314,6 @@ def write_samples(folder: Path, split: Split, classifier: Classifier, most: int)
 
     samples.json has `files`, `labels` (names), `probabilities` (n, num_classes) and the `batch_size` of those.
     """
-    import numpy as np
-
     from kerascls.images import encode_png
 
     chosen = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).astype(int))

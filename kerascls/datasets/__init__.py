@@ -39,6 +39,12 @@ class Split:
 
     @classmethod
     def of(cls, images: np.ndarray, labels: np.ndarray) -> "Split":
+        """Labels may be of any whole type, positions count from 0."""
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise DataError(f"Labels must be whole numbers (n,). Received: {labels.dtype} {labels.shape}")
+        if len(labels) and not -(2**31) <= int(labels.min()) <= int(labels.max()) < 2**31:
+            raise DataError(f"Labels must be below 2**31. Received: {labels.min()} to {labels.max()}")
         return cls(images, labels.astype(np.int32), np.arange(len(labels)))
 
     def take(self, chosen: np.ndarray) -> "Split":
@@ -63,16 +69,28 @@ class Dataset:
     names_given: bool = True
 
     def __post_init__(self) -> None:
+        for name in self.class_names:
+            if not isinstance(name, str) or not name or not name.isprintable():
+                raise DataError(f"{self.name}: a class name must be printable text, not empty. Received: {name!r}")
+        if not isinstance(self.name, str) or not self.name:
+            raise DataError(f"A data set's name must be text. Received: {self.name!r}")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise DataError(f"{self.name} has a class name twice.")
         shapes = {split.images.shape[1:] for split in self.splits.values()}
         for name, split in self.splits.items():
             if not len(split):
                 raise DataError(f"{self.name}: split {name} has no images.")
-            if split.images.dtype != np.uint8 or split.images.ndim != 4 or split.images.shape[-1] not in (1, 3):
+            if (
+                split.images.dtype != np.uint8
+                or split.images.ndim != 4
+                or split.images.shape[-1] not in (1, 3)
+                or 0 in split.images.shape
+            ):
                 raise DataError(
                     f"{self.name}: {name} images must be uint8 (n, height, width, 1 or 3). "
                     f"Received: {split.images.dtype} {split.images.shape}"
                 )
-            if len(split.images) != len(split.labels):
+            if not len(split.images) == len(split.labels) == len(split.positions):
                 raise DataError(f"{self.name}: {name} has {len(split.images)} images and {len(split.labels)} labels.")
             if split.labels.min() < 0 or split.labels.max() >= len(self.class_names):
                 raise DataError(
@@ -133,7 +151,7 @@ def load_dataset(
         )
     except KerasclsError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not name.endswith(".py"):
             raise
         raise DataError(f"{name}: load() failed: {type(error).__name__}: {error}") from None
@@ -193,7 +211,7 @@ def dataset_module(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
     for needed in ("load", "class_names", "image_shape"):
         if not hasattr(module, needed):

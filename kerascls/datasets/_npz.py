@@ -1,6 +1,5 @@
 """Arrays from a Keras-style .npz file."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,11 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError, AttributeError) as error:
+    except Exception as error:  # NumPy and zipfile raise whatever a damaged file leads them to
         raise DataError(f"{path} is not a readable .npz file of plain arrays: {error}") from None
+    strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if strange:
+        raise DataError(f"{path} has entries that are not arrays: {', '.join(strange)}.")
     splits = {}
     for suffix, split in _SPLITS.items():
         if f"x_{suffix}" not in arrays:
@@ -40,6 +42,11 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
             f"Received: {', '.join(arrays) or 'nothing'}"
         )
     given = "class_names" in arrays
+    if given and (arrays["class_names"].ndim != 1 or arrays["class_names"].dtype.kind != "U"):
+        raise DataError(
+            f"{path}: class_names must be a list of names as text. Received: "
+            f"{arrays['class_names'].dtype} {arrays['class_names'].shape}"
+        )
     count = max(int(split.labels.max(initial=0)) for split in splits.values()) + 1
     if given and len(arrays["class_names"]) < count:
         raise DataError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerascls.catalog import model_files
 from kerascls.errors import KerasclsError, ModelError
@@ -29,16 +30,51 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
         model = build(tuple(image_shape), num_classes, **options)
     except KerasclsError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"Model {name} cannot be built for images of {tuple(image_shape)} and {num_classes} classes: "
             f"{reason} Choose another data.image_shape or model."
         ) from None
-    if not isinstance(model, keras.Model) or model.output_shape != (None, num_classes):
-        shape = getattr(model, "output_shape", type(model).__name__)
-        raise ModelError(f"Model {name} must be a keras.Model with output (None, {num_classes}). Received: {shape}")
+    check_model(name, model, tuple(image_shape), num_classes)
     return model
+
+
+def check_model(name: str, model: Any, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Raises ModelError unless `model` takes pixels, returns probabilities' shape, and can be loaded again later."""
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"Model {name}: build() must return a keras.Model. Received: {type(model).__name__}")
+    if not isinstance(model, keras.Sequential) and not getattr(model, "_is_graph_network", True):
+        raise ModelError(f"Model {name} must be functional or Sequential with an Input, not a subclass of keras.Model.")
+    shapes = [getattr(model, key, None) for key in ("input_shape", "output_shape")]
+    if shapes != [(None, *image_shape), (None, num_classes)]:
+        raise ModelError(
+            f"Model {name} must take {(None, *image_shape)} and return {(None, num_classes)}. "
+            f"Received: {shapes[0]} and {shapes[1]}"
+        )
+    foreign = [
+        layer.name
+        for layer in model._flatten_layers()
+        if not type(layer).__module__.startswith("keras.") or isinstance(layer, keras.layers.Lambda)
+    ]
+    if foreign:
+        raise ModelError(
+            f"Model {name} must be made of Keras' own layers, without Lambda, or its file could not be loaded again. "
+            f"Received: {', '.join(foreign[:5])}"
+        )
+    noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (2, *image_shape), np.uint8)
+    try:
+        out = model(noise, training=False)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"Model {name} fails on an image: {reason}") from None
+    if not hasattr(out, "dtype") or keras.backend.standardize_dtype(out.dtype) != "float32":
+        raise ModelError(f"Model {name} must return float32. Received: {getattr(out, 'dtype', type(out).__name__)}")
+    sums = np.asarray(keras.ops.convert_to_numpy(out)).sum(1)
+    if not np.allclose(sums, 1, atol=1e-3):
+        raise ModelError(
+            f"Model {name} must return probabilities: end it in a softmax. Received: rows that add up to {sums[0]:.4g}"
+        )
 
 
 def _builder(name: str):
@@ -51,5 +87,5 @@ def _builder(name: str):
     try:
         spec.loader.exec_module(module)
         return module.build
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
