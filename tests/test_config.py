@@ -76,7 +76,7 @@ def test_all_faults_come_in_one_message_with_the_nearest_name(mine):
     with pytest.raises(ConfigError) as caught:
         config.load_config(name, {"model": {"filtres": 4}, "data": {"name": "digts"}})
     message = str(caught.value)
-    assert message.startswith("mine.toml has 7 faults:")
+    assert message.startswith("mine.toml with the given options has 7 faults:")
     for part in (
         "train.epoch is not a key. Did you mean epochs?",
         "train.learning_rate must be a number",

@@ -91,5 +91,5 @@ def test_a_users_own_file_is_a_model(tmp_path):
     )
     assert build_model("./net.py", (4, 4, 1), 2, units=5).count_params() == 16 * 5 + 5 + 5 * 2 + 2
     (tmp_path / "wrong.py").write_text("def build(image_shape, num_classes):\n    return 3\n")
-    with pytest.raises(ModelError, match="must be a keras.Model"):
+    with pytest.raises(ModelError, match="must return a keras.Model"):
         build_model("./wrong.py", (4, 4, 1), 2)
