@@ -50,8 +50,8 @@ def test_the_article_in_keras_reaches_its_number(real_data):
     )
 
 
-def test_our_recipe_beats_the_article_with_the_same_network(real_data):
-    assert kerascls.train("mnist_cnn_bn", data_dir=real_data, out="run").accuracy >= 0.98
+def test_our_recipe_passes_the_article_in_half_its_epochs(real_data):
+    assert kerascls.train("mnist_cnn_bn", data_dir=real_data, epochs=5, out="run").accuracy >= 0.972
 
 
 def test_a_prepared_folder_is_used_without_a_word_about_a_fallback(real_data, monkeypatch, capsys):
