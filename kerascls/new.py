@@ -10,6 +10,7 @@ import tomli_w
 from kerascls.catalog import build_options, model_files, recipe_path
 from kerascls.config import SECTIONS, load_config, read_toml
 from kerascls.errors import ConfigError, OutputError
+from kerascls.runs import write_text
 
 
 def new_recipe(name: str, source: str) -> Path:
@@ -46,11 +47,9 @@ def new_recipe(name: str, source: str) -> Path:
             if value is not None:
                 lines.append(("" if key in table else "# ") + _toml_line(key, value))
         lines.append("")
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write("\n".join(lines))
-    except FileExistsError:
-        raise OutputError(f"{path} exists already. Choose another name, or remove it first.") from None
+    if path.exists():
+        raise OutputError(f"{path} exists already. Choose another name, or remove it first.")
+    write_text(path, "\n".join(lines))
     return path
 
 
