@@ -42,7 +42,7 @@ data_dir_option = click.option(
 @click.option("--batch-size", type=click.IntRange(1), help="Same as --set train.batch_size=N.")
 @click.option("--seed", type=click.IntRange(0), help="Same as --set train.seed=N.")
 @click.option("--seeds", metavar="N,N,...", help="Train once a seed; mean and range at the end.")
-@click.option("--data", metavar="DATA", help="Other data: a name, tfds:NAME, FILE.npz or ./my_data.py.")
+@click.option("--data", metavar="DATA", help="Other data: a name, FOLDER, tfds:NAME, FILE.npz or ./my_data.py.")
 @data_dir_option
 @click.option("--no-fallback", is_flag=True, help="Missing data is an error, never replaced by embedded data.")
 @click.option(
@@ -70,17 +70,24 @@ def train(
 ) -> None:
     """Train RECIPE, score its test split, and write a run folder.
 
-    RECIPE is a name from `kerascls list` or the path of a .toml file. The run's path is the last line of stdout (with
-    --seeds, mean and range are).
+    RECIPE is a name from `kerascls list`, the path of a .toml file, or a folder of images, which means the recipe
+    `folder` with --data FOLDER. The run's path is the last line of stdout (with --seeds, mean and range are).
 
     \b
     kerascls train mnist_cnn
+    kerascls train my_photos/
     kerascls train mnist_cnn --epochs 3 --set train.learning_rate=0.01 --seeds 0,1,2
     kerascls train mnist_cnn --data tfds:kmnist
     """
+    from kerascls.catalog import is_recipe
     from kerascls.config import parse_sets
+    from kerascls.datasets import is_folder
     from kerascls.train import train as train_recipe
 
+    if is_folder(recipe) and not is_recipe(recipe):
+        if data is not None:
+            raise click.UsageError(f"{recipe} is a folder of images: leave out --data, or name a recipe.")
+        recipe, data = "folder", recipe
     if seeds is not None and (seed is not None or out is not None):
         raise click.UsageError("--seeds names its runs itself: leave out --seed and --out.")
     common: dict[str, Any] = dict(
@@ -131,13 +138,13 @@ def _tell_result(result: Any, quiet: bool) -> None:
     if result.status == "interrupted":
         kept = "The best epoch so far is kept" if result.kept_epoch else "No epoch had ended, none is kept"
         click.echo(f"Interrupted. {kept} in {result.path}.", err=True)
-    if quiet or result.test is None:
+    split, scores = ("test", result.test) if result.test else ("validation", result.validation)
+    if quiet or scores is None:
         return
     _announce(result.notice)
-    test = result.test
     click.echo(
-        f"test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f}, balanced accuracy "
-        f"{test['balanced_accuracy']:.4f} ({test['examples']:,} images)"
+        f"{split} accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, balanced accuracy "
+        f"{scores['balanced_accuracy']:.4f} ({scores['examples']:,} images)"
     )
     for file, what in (
         ("model.keras", f"the trained model: epoch {result.kept_epoch}"),
@@ -146,6 +153,8 @@ def _tell_result(result: Any, quiet: bool) -> None:
         ("curves.png", "learning curves"),
         ("confusion.png", "confusion matrix"),
         ("most_wrong.png", "the most wrong images"),
+        ("splits.csv", "every file's split and class"),
+        ("skipped.csv", "files left out, with the reason"),
     ):
         if (result.path / file).exists():
             click.echo(f"  {result.path / file}  {what}")
@@ -163,7 +172,9 @@ def _parse_seeds(text: str) -> list[int]:
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", metavar="DATA", help="Other data than the run's: a name, tfds:NAME, FILE.npz or ./my_data.py.")
+@click.option(
+    "--data", metavar="DATA", help="Other data than the run's: a name, FOLDER, tfds:NAME, FILE.npz or ./my_data.py."
+)
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="The scores as one JSON object.")
@@ -352,7 +363,7 @@ def summary(what: str, as_json: bool) -> None:
 )
 @data_dir_option
 def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | None) -> None:
-    """Show a data set: image shape, class map, counts, and a picture of nine samples.
+    """Show a data set: image shape, class map, counts, and a picture of nine samples; of a folder, what is left out.
 
     \b
     kerascls show digits
@@ -361,9 +372,12 @@ def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | Non
     from kerascls.show import show as show_data
     from kerascls.show import table
 
-    default = Path(what.removeprefix("tfds:").replace("/", "-").replace(":", "-")).stem
+    stem = Path(what.removeprefix("tfds:").replace("/", "-").replace(":", "-")).stem
+    default = Path(what).resolve().name if Path(what).is_dir() else stem
     shown = show_data(what, plot_file or Path(f"{default}{'-augmented' if augmented else ''}.png"), data_dir, augmented)
     click.echo(table(shown))
+    for file, reason in shown.skipped:
+        click.echo(f"left out: {file}: {reason}", err=True)
     click.echo(f"drawn: {shown.picture}", err=True)
 
 

@@ -25,6 +25,7 @@ from kerascls.errors import ConfigError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
 SCHEDULES = ("constant", "cosine", "linear")
+RESIZE_RULES = ("stretch", "nearest", "center_crop")
 LARGEST_WHOLE = 2**31 - 1
 LARGEST_OPTION = 10_000  # of an augmentation: pixels, degrees, shares
 
@@ -52,7 +53,14 @@ def _key(
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    name: str = _key(types=(str,), doc="a data set's name, tfds:NAME, a Keras-style FILE.npz, or ./my_data.py")
+    name: str = _key(
+        "",
+        types=(str,),
+        doc='a data set\'s name, a folder of class folders, tfds:NAME, a FILE.npz, or ./my_data.py; "" asks for --data',
+    )
+    classes: list[str] = _key(
+        [], types=(list,), doc="class names in the order of the outputs, which the data must have; [] takes the data's"
+    )
     validation: int | float | str = _key(
         0.1,
         types=(int, float, str),
@@ -62,6 +70,12 @@ class Data:
             'or "test" to validate on the test split as some articles do (then keep = "last")'
         ),
     )
+    test: int | float = _key(
+        0.1,
+        types=(int, float),
+        low=0,
+        doc="held out of train where the data has no test split: a count, a fraction below 1, 0 for none",
+    )
     image_shape: list[int] = _key(
         [],
         types=(list,),
@@ -69,8 +83,30 @@ class Data:
         low=1,
         doc=("[height, width, channels] that images are resized to; [] is the data set's own"),
     )
+    resize: str = _key(
+        "stretch",
+        types=(str,),
+        choices=RESIZE_RULES,
+        doc=(
+            "stretch: both sides to their length, bilinear; nearest: likewise, by picking pixels; center_crop: the "
+            "shorter side to 8/7 of its length (256 for 224), then the centre"
+        ),
+    )
+    canvas: list[int] = _key(
+        [],
+        types=(list,),
+        items=(0, 2),
+        low=1,
+        doc="[height, width] of training images before the policy, which must end at image_shape; [] is image_shape",
+    )
     background: list[int] = _key(
         [255, 255, 255], types=(list,), items=(3,), low=0, high=255, doc="RGB that transparent pixels lie on"
+    )
+    cache_mb: int = _key(
+        2048,
+        types=(int,),
+        low=0,
+        doc="images of a folder are kept decoded in memory where they take at most so many megabytes; 0 never does",
     )
 
 
@@ -274,15 +310,21 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
         need_all=False,
     )
     problems.extend(_policy_problems(fallback["augment"].get("policy", [])))
-    if "name" in data and look:
-        problems.extend(_data_problems(data["name"], "data.name"))
+    if look:
+        problems.extend(_data_problems(data.get("name", ""), "data.name"))
     if fallback.get("data") and fallback["data"] not in dataset_files():
         problems.append(f"fallback.data must be an embedded data set. Received: {fallback['data']!r}")
     validation = data.get("validation", 0)
     if isinstance(validation, str) and validation != "test":
         problems.append(f'data.validation must be a number or "test". Received: {validation!r}')
-    elif isinstance(validation, float) and validation >= 1:
-        problems.append(f"data.validation as a fraction must be below 1. Received: {validation!r}")
+    for key in ("validation", "test"):
+        if isinstance(data.get(key), float) and data[key] >= 1:
+            problems.append(f"data.{key} as a fraction must be below 1. Received: {data[key]!r}")
+    classes = data.get("classes", [])
+    if not all(isinstance(name, str) and name for name in classes) or len(set(classes)) != len(classes):
+        problems.append(f"data.classes must be a list of different names. Received: {classes!r}")
+    if data.get("canvas") and not data.get("image_shape"):
+        problems.append(f"data.canvas needs data.image_shape. Received: canvas = {data['canvas']!r}")
     if data.get("image_shape") and data["image_shape"][2:] not in ([1], [3]):
         problems.append(f"data.image_shape must end in 1 or 3 channels. Received: {data['image_shape']!r}")
     if validation == "test" and train.get("keep", "best") == "best":
@@ -366,10 +408,11 @@ def _data_problems(name: str, key: str) -> list[str]:
         return []
     if name.endswith((".npz", ".py")):
         return [] if Path(name).is_file() else [f"{key}: file {name} does not exist."]
-    what = "a folder is not a data set yet" if Path(name).is_dir() else f"no data set is named {name!r}"
+    if not name or Path(name).is_dir():  # "" waits for --data
+        return []
     return [
-        f"{key}: {what}.{nearest(name, dataset_files())} Known: {', '.join(dataset_files())}, "
-        "tfds:NAME, FILE.npz, ./my_data.py."
+        f"{key}: no data set or folder is named {name!r}.{nearest(name, dataset_files())} Known: "
+        f"{', '.join(dataset_files())}, FOLDER, tfds:NAME, FILE.npz, ./my_data.py."
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerascls import devices, metrics
-from kerascls.datasets import Dataset, Split, load_dataset
+from kerascls.datasets import Dataset, Split, load_dataset, rename
 from kerascls.errors import DataError, OutputError, RunError
 from kerascls.load import Classifier, load
 from kerascls.runs import Run, write_json
@@ -51,8 +51,9 @@ def evaluate(
 
     Args:
         run: its folder.
-        data: another data set (a name, tfds:NAME, FILE.npz); None for the run's own. Its classes are bound to the
-            run's by name; where it gives no names, by number.
+        data: another data set (a name, a folder, tfds:NAME, FILE.npz); None for the run's own. Its classes are bound
+            to the run's by name; where it gives no names, by number. Of a folder without splits every image is
+            scored, unless the run was trained on it.
         split: "train", "validation" or "test".
         data_dir: where TFDS keeps prepared data.
         pictures: whether to draw learning curves, confusion matrix and the most wrong images into the run's folder
@@ -69,19 +70,29 @@ def evaluate(
     own = data is None
     name = manifest["data"]["name"] if own else data
     source = config.data.name if own else data
-    if own and source.endswith((".npz", ".py")) and not Path(source).is_file():
+    is_path = source.endswith((".npz", ".py")) or manifest["data"]["source"] == "folder"
+    if own and is_path and not Path(source).exists():
         raise DataError(f"{source}, the data of this run, is not here. Say where it is: --data PATH.")
     dataset = load_dataset(
-        source, data_dir, image_shape=classifier.image_shape, background=tuple(config.data.background)
+        source,
+        data_dir,
+        image_shape=classifier.image_shape,
+        background=classifier.card.background,
+        resize=classifier.card.resize,
+        cache_mb=config.data.cache_mb,
     )
-    if own and dataset.fingerprint() != manifest["data"]["fingerprint"]:
+    dataset = bind_classes(dataset, classifier.class_names)
+    if dataset.fingerprint() == manifest["data"]["fingerprint"]:
+        own = True  # wherever it lies by now
+    elif own:
         raise DataError(
             f"{name} has changed since {opened.path.name} was trained on it. Score the new data by naming "
             f"it: --data {source}"
         )
-    dataset = bind_classes(dataset, classifier.class_names)
-    if own or ("test" not in dataset.splits and split == "test"):
-        dataset = with_all_splits(dataset, config.data.validation)
+    if not own and "all" in dataset.splits:  # nothing of it was seen in training: every image is scored
+        dataset = dataclasses.replace(dataset, splits={split: dataset.splits["all"]})
+    elif own or ("test" not in dataset.splits and split == "test"):
+        dataset = with_all_splits(dataset, config.data.validation, config.data.test)
     if split not in dataset.splits:
         raise DataError(f"{dataset.name} has no {split} split. It has: {', '.join(dataset.splits)}")
     chosen = dataset.splits[split]
@@ -126,11 +137,7 @@ def bind_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
             f"{dataset.name} has {len(unknown)} classes that the run does not know: "
             f"{', '.join(unknown[:5])}. The run knows {', '.join(class_names[:10])}."
         )
-    splits = {
-        name: Split(split.images, ids[split.labels].astype(np.int32), split.positions)
-        for name, split in dataset.splits.items()
-    }
-    return Dataset(dataset.name, dataset.source, class_names, splits)
+    return rename(dataset, class_names)
 
 
 def draw(
@@ -153,7 +160,7 @@ def draw(
         titles = [
             f"{plots.shorten(names[guess[i]])} {probabilities[i, guess[i]]:.0%}, is "
             f"{plots.shorten(names[split.labels[i]])} {probabilities[i, split.labels[i]]:.0%}\n"
-            f"no. {split.positions[i]}"
+            f"{plots.shorten(split.name_of(i))}"
             for i in worst
         ]
         figure = plots.image_grid([split.images[i] for i in worst], titles, 4, "most wrong: predicted, and what it is")

@@ -113,7 +113,7 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")], autograph=False)
         def serving_default(self, image_bytes):
             images = tf.map_fn(
-                lambda encoded: to_pixels(encoded, card.image_shape, card.background),
+                lambda encoded: to_pixels(encoded, card.image_shape, card.background, card.resize),
                 image_bytes,
                 fn_output_signature=tf.TensorSpec(card.image_shape, tf.uint8),
             )
@@ -123,7 +123,7 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
             input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, name="images")], autograph=False
         )
         def pixels(self, images):
-            return answer(resize(images, height, width))
+            return answer(resize(images, height, width, card.resize))
 
         @tf.function(input_signature=[], autograph=False)
         def class_names(self):
@@ -239,7 +239,8 @@ def prove(samples: list[Path], classifier: Classifier, path: Path, kind: _Format
 
     encoded = [file.read_bytes() for file in samples]
     if encoded:
-        pixels = np.stack([read_pixels(file, classifier.image_shape, classifier.card.background) for file in samples])
+        card = classifier.card
+        pixels = np.stack([read_pixels(file, card.image_shape, card.background, card.resize) for file in samples])
     else:
         noise = np.random.Generator(np.random.PCG64(0))
         pixels = noise.integers(0, 256, (64, *classifier.image_shape), np.uint8)

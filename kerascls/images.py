@@ -7,7 +7,9 @@ Training, evaluation, prediction and the exported graph call the same functions,
 The kind of file is told by its first bytes, never by its suffix.
 """
 
+import functools
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -46,10 +48,19 @@ def read_encoded(path: str | Path) -> bytes:
     Raises:
         DataError: the file cannot be read, is empty, is not an image, or has more than MAX_PIXELS pixels.
     """
+    return checked_bytes(path, read_bytes(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A file's bytes as they are. Raises DataError if it cannot be read."""
     try:
-        encoded = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def checked_bytes(path: str | Path, encoded: bytes) -> bytes:
+    """`read_encoded` of bytes that were read already; `path` names them in errors."""
     kind = image_kind(encoded)
     if kind is None:
         what = "is empty" if not encoded else "is not an image"
@@ -125,53 +136,100 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.cast(gray, tf.uint8)[..., None]
 
 
-def resize(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """uint8 `(..., h, w, C)` to `(..., height, width, C)`: bilinear with antialias, rounded half to even.
+def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") -> tf.Tensor:
+    """uint8 `(..., h, w, C)` to `(..., height, width, C)`. Resizing to the same size is the identity.
 
-    The aspect ratio is not kept. Resizing to the same size is the identity.
+    Args:
+        rule: "stretch" brings both sides to their length, bilinear with antialias, rounded half to even.
+            "nearest" does so by picking pixels, pixel i from ((2 i + 1) h) // (2 height), as Pillow's NEAREST does.
+            "cover" keeps the aspect ratio: resized as by "stretch" until both sides are covered, then the centre is
+            cut out. "center_crop" does so to 8/7 of the size before it cuts: 224 is cut out of 256 (torchvision's
+            Resize(256) and CenterCrop(224)).
     """
+    shape = tf.shape(images)
+    h, w = shape[-3], shape[-2]
 
-    def resized() -> tf.Tensor:
-        exact = tf.image.resize(images, (height, width), method="bilinear", antialias=True)
+    def bilinear(size: tf.Tensor) -> tf.Tensor:
+        exact = tf.image.resize(images, size, method="bilinear", antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(exact), 0.0, 255.0), tf.uint8)
 
-    shape = tf.shape(images)
-    same = tf.logical_and(tf.equal(shape[-3], height), tf.equal(shape[-2], width))
+    def nearest() -> tf.Tensor:
+        rows = (2 * tf.range(height) + 1) * h // (2 * height)
+        columns = (2 * tf.range(width) + 1) * w // (2 * width)
+        return tf.gather(tf.gather(images, rows, axis=-3), columns, axis=-2)
+
+    def cut(share: float) -> tf.Tensor:
+        high, wide = round(height * share), round(width * share)
+        by_height = tf.cast(high, tf.int64) * tf.cast(w, tf.int64) >= tf.cast(wide, tf.int64) * tf.cast(h, tf.int64)
+        size = tf.where(by_height, [high, w * high // h], [h * wide // w, wide])
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        return bilinear(size)[..., top : top + height, left : left + width, :]
+
+    resized = {
+        "stretch": lambda: bilinear(tf.constant([height, width])),
+        "nearest": nearest,
+        "cover": lambda: cut(1.0),
+        "center_crop": lambda: cut(8 / 7),
+    }[rule]
+    same = tf.logical_and(tf.equal(h, height), tf.equal(w, width))
     out = tf.cond(same, lambda: images, resized)
     return tf.ensure_shape(out, [*images.shape[:-3], height, width, images.shape[-1]])
 
 
 def to_pixels(
-    encoded: tf.Tensor, image_shape: tuple[int, int, int], background: tuple[int, int, int] = (255, 255, 255)
+    encoded: tf.Tensor,
+    image_shape: tuple[int, int, int],
+    background: tuple[int, int, int] = (255, 255, 255),
+    rule: str = "stretch",
 ) -> tf.Tensor:
     """The whole road: a scalar string to uint8 `image_shape`, (height, width, channels)."""
     height, width, channels = image_shape
-    return resize(to_channels(decode(encoded, background), channels), height, width)
+    return resize(to_channels(decode(encoded, background), channels), height, width, rule)
+
+
+def encoded_file(path: tf.Tensor) -> tf.Tensor:
+    """`read_encoded` as ops, for tf.data: a scalar string path to the bytes that `decode` takes."""
+    encoded = tf.io.read_file(path)
+    magic = tf.strings.substr(encoded, 0, 4)
+    is_tiff = tf.reduce_any(tf.equal(magic, [b"II*\0", b"MM\0*"]))
+    through_pillow = lambda: tf.numpy_function(  # noqa: E731
+        lambda name: read_encoded(os.fsdecode(name)), [path], tf.string, stateful=False
+    )
+    return tf.ensure_shape(tf.cond(is_tiff, through_pillow, lambda: encoded), ())
 
 
 def read_pixels(
-    path: str | Path, image_shape: tuple[int, int, int], background: tuple[int, int, int] = (255, 255, 255)
+    path: str | Path,
+    image_shape: tuple[int, int, int],
+    background: tuple[int, int, int] = (255, 255, 255),
+    rule: str = "stretch",
 ) -> np.ndarray:
     """A file as uint8 `image_shape`. Raises DataError, naming the file, if it cannot be."""
-    encoded = read_encoded(path)
+    return decoded_pixels(path, read_encoded(path), image_shape, background, rule)
+
+
+def decoded_pixels(
+    path: str | Path,
+    encoded: bytes,
+    image_shape: tuple[int, int, int],
+    background: tuple[int, int, int] = (255, 255, 255),
+    rule: str = "stretch",
+) -> np.ndarray:
+    """`read_pixels` of what `read_encoded` gave; `path` names it in errors."""
     try:
-        return _road(tuple(image_shape), tuple(background))(tf.constant(encoded)).numpy()
+        return _road(tuple(image_shape), tuple(background), rule)(tf.constant(encoded)).numpy()
     except (tf.errors.OpError, UnicodeDecodeError):  # the latter where TensorFlow's message quotes the file's bytes
         raise DataError(f"{path}: does not decode as {image_kind(encoded)}: it is cut short or damaged.") from None
 
 
-_roads: dict = {}
-
-
-def _road(image_shape: tuple, background: tuple):
+@functools.cache
+def _road(image_shape: tuple, background: tuple, rule: str):
     """`to_pixels` traced once for each shape."""
-    if (image_shape, background) not in _roads:
-        _roads[image_shape, background] = tf.function(
-            lambda encoded: to_pixels(encoded, image_shape, background),
-            input_signature=[tf.TensorSpec((), tf.string)],
-            autograph=False,
-        )
-    return _roads[image_shape, background]
+    return tf.function(
+        lambda encoded: to_pixels(encoded, image_shape, background, rule),
+        input_signature=[tf.TensorSpec((), tf.string)],
+        autograph=False,
+    )
 
 
 def _decode_other(encoded: tf.Tensor, background: tuple[int, int, int]) -> tf.Tensor:

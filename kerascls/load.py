@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kerascls import devices
+from kerascls.config import RESIZE_RULES
 from kerascls.errors import DataError, ModelError
 from kerascls.runs import Run, atomic, fallback_notice, is_run
 
@@ -31,6 +32,7 @@ class Card:
         class_names: in the order of the outputs.
         image_shape: (height, width, channels).
         background: RGB under transparent pixels.
+        resize: how images of other sizes are brought to `image_shape`, see `images.resize`.
         border: "dark" or "light" where at least 95 % of the training images' borders lie on that side of mid-gray.
         data: the data set's name.
         fallback_for: the data set that it stood in for, or None.
@@ -42,11 +44,12 @@ class Card:
     border: str | None = None
     data: str = ""
     fallback_for: str | None = None
+    resize: str = "stretch"
 
     def as_json(self) -> str:
         from kerascls import __version__
 
-        card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self), "resize": "bilinear, antialias"}
+        card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self)}
         return json.dumps(card, ensure_ascii=False, indent=2)
 
     @classmethod
@@ -59,7 +62,10 @@ class Card:
             fields["border"],
             fields["data"],
             fields["fallback_for"],
+            fields["resize"],
         )
+        if card.resize not in RESIZE_RULES:
+            raise ModelError(f"The model's card asks for a resize that is not known: {card.resize!r}. Update kerascls.")
         texts = [*card.class_names, card.data, card.border or "", card.fallback_for or ""]
         numbers = [*card.image_shape, *card.background]
         if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
@@ -186,7 +192,7 @@ class Classifier:
 
         def read(file: str | os.PathLike) -> np.ndarray | DataError:
             try:
-                pixels = read_pixels(file, self.image_shape, self.card.background)
+                pixels = read_pixels(file, self.image_shape, self.card.background, self.card.resize)
             except DataError as error:
                 return error
             return 255 - pixels if invert else pixels
@@ -226,7 +232,7 @@ def border_side(image: np.ndarray) -> str:
 
 def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
     """The side on which at least 95 % of the images' borders lie (of `most` spread evenly), or None."""
-    sides = [border_side(image) for image in images[:: max(1, len(images) // most)]]
+    sides = [border_side(images[i]) for i in range(0, len(images), max(1, len(images) // most))]
     for side in ("dark", "light"):
         if sides.count(side) >= 0.95 * len(sides):
             return side

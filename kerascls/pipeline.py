@@ -1,9 +1,16 @@
-"""tf.data batches of a data set. The images lie in memory once; a batch is a `tf.gather` of them."""
+"""tf.data batches of a data set. Images in memory lie there once, and a batch is a `tf.gather` of them; images in files
+are read and decoded in parallel, a few batches ahead."""
+
+import dataclasses
+import os
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from kerascls.datasets import Split
+from kerascls.datasets import Split, fit_arrays
+from kerascls.datasets._folder import FileImages
+from kerascls.images import encoded_file, to_pixels
 
 _PREFETCH = 4  # batches; enough to hide a gather, and small beside the images
 
@@ -21,18 +28,13 @@ class TrainingBatches:
         # A set smaller than a batch still trains, as one batch.
         self.steps = max(1, count // batch_size) if drop_remainder else -(-count // batch_size)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
+
+        batches = _batches(split, num_classes, batch_size)
 
         def epoch_batches(_: tf.Tensor) -> tf.data.Dataset:
             seeds = tf.stack([tf.constant(seed, tf.int64), self.epoch])
             order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=seeds)
-
-            def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                start = tf.cast(step, tf.int32) * batch_size
-                chosen = order[start : tf.minimum(start + batch_size, count)]
-                return tf.gather(images, chosen), tf.one_hot(tf.gather(labels, chosen), num_classes)
-
-            return tf.data.Dataset.range(self.steps).map(batch)
+            return batches(order[: self.steps * batch_size])
 
         dataset = tf.data.Dataset.range(1).flat_map(epoch_batches)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.steps))
@@ -41,12 +43,54 @@ class TrainingBatches:
 
 def scoring_batches(split: Split, num_classes: int, batch_size: int = 256) -> tf.data.Dataset:
     """Every example once, in order; the same element types as `TrainingBatches.dataset`."""
+    dataset = _batches(split, num_classes, batch_size)(tf.range(len(split)))
+    return dataset.prefetch(_PREFETCH)
 
-    def one_hot(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return images, tf.one_hot(labels, num_classes)
 
-    dataset = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
-    return dataset.batch(batch_size).map(one_hot).prefetch(_PREFETCH)
+def _batches(split: Split, num_classes: int, batch_size: int) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """What makes batches of the examples at the positions that it is given, int32 `(n,)`, in their order."""
+    labels = tf.constant(split.labels)
+    if isinstance(split.images, np.ndarray):
+        images = tf.constant(split.images)
+
+        def gather(order: tf.Tensor) -> tf.data.Dataset:
+            def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                start = tf.cast(step, tf.int32) * batch_size
+                chosen = order[start : tf.minimum(start + batch_size, tf.size(order))]
+                return tf.gather(images, chosen), tf.one_hot(tf.gather(labels, chosen), num_classes)
+
+            return tf.data.Dataset.range((tf.size(order, tf.int64) + batch_size - 1) // batch_size).map(batch)
+
+        return gather
+
+    source = split.images
+    paths = tf.constant([os.fsencode(source.root / name) for name in source.names])
+
+    def read(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = to_pixels(encoded_file(paths[at]), source.image_shape, source.background, source.resize)
+        return pixels, tf.one_hot(labels[at], num_classes)
+
+    def stream(order: tf.Tensor) -> tf.data.Dataset:
+        files = tf.data.Dataset.from_tensor_slices(order)
+        return files.map(read, num_parallel_calls=os.cpu_count(), deterministic=True).batch(batch_size)
+
+    return stream
+
+
+def on_canvas(split: Split, canvas: tuple[int, int] | None, cache_mb: int) -> Split:
+    """`split` with images that cover `canvas`, (height, width), the centre cut out; as it is where that is None.
+
+    Images from files are read again from there, at their full size, and kept decoded where they take at most
+    `cache_mb` megabytes.
+    """
+    if not canvas or tuple(canvas) == split.images.shape[1:3]:
+        return split
+    if split.origin is None:
+        images = fit_arrays(split.images, (*canvas, split.images.shape[3]), "cover")
+        return dataclasses.replace(split, images=images)
+    files: FileImages = split.origin.on_canvas(*canvas)
+    kept = int(np.prod(files.shape)) <= cache_mb * 10**6
+    return dataclasses.replace(split, images=files[:] if kept else files, origin=files)
 
 
 def balanced_class_weight(labels: np.ndarray, num_classes: int) -> dict[int, float]:

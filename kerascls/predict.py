@@ -9,7 +9,7 @@ from typing import TextIO
 
 import numpy as np
 
-from kerascls.datasets import load_dataset
+from kerascls.datasets import load_dataset, natural_key
 from kerascls.errors import DataError
 from kerascls.load import Classifier, Prediction
 from kerascls.split import with_all_splits
@@ -53,25 +53,6 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def natural_key(text: str) -> list[tuple[int, int | str]]:
-    """Sorts `10` after `9`.
-
-    >>> sorted(["b10", "b9", "a"], key=natural_key)
-    ['a', 'b9', 'b10']
-    """
-    parts: list[tuple[int, int | str]] = []
-    digits = ""
-    for character in text + "\0":
-        if character.isdecimal():
-            digits += character
-            continue
-        if digits:
-            parts.append((0, int(digits)))
-            digits = ""
-        parts.append((1, character))
-    return parts
-
-
 def predict_files(classifier: Classifier, files: Iterable[Path], top_k: int, invert: bool) -> Iterator[Answer]:
     """An Answer a file, in order; a batch of images in memory at a time."""
     for prediction, pixels in classifier.stream(files, top_k, invert):
@@ -82,14 +63,15 @@ def predict_dataset(
     classifier: Classifier, name: str, split: str, count: int, top_k: int, invert: bool, data_dir: str | None
 ) -> Iterator[Answer]:
     """The first `count` examples of a data set's split, with their true names."""
-    dataset = load_dataset(name, data_dir, image_shape=classifier.image_shape, background=classifier.card.background)
-    if split not in dataset.splits and "train" in dataset.splits:
+    card = classifier.card
+    dataset = load_dataset(name, data_dir, image_shape=card.image_shape, background=card.background, resize=card.resize)
+    if split not in dataset.splits and not {"train", "all"}.isdisjoint(dataset.splits):
         dataset = with_all_splits(dataset, 0.1)
     if split not in dataset.splits:
         raise DataError(f"{dataset.name} has no {split} split. It has: {', '.join(dataset.splits)}")
     chosen = dataset.splits[split]
     chosen = chosen.take(np.arange(min(count, len(chosen))))
-    images = 255 - chosen.images if invert else chosen.images
+    images = 255 - chosen.images[:] if invert else chosen.images[:]
     for i, row in enumerate(classifier.probabilities(images)):
         prediction = classifier.name_answer(f"{dataset.name}:{split}:{chosen.positions[i]}", row, top_k)
         yield Answer(prediction, images[i], dataset.class_names[chosen.labels[i]])

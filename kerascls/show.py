@@ -8,11 +8,12 @@ import numpy as np
 
 from kerascls import plots
 from kerascls.catalog import is_recipe
-from kerascls.datasets import Dataset, load_dataset, load_recipe_data
+from kerascls.datasets import Dataset, is_folder, load_dataset, load_recipe_data
 from kerascls.errors import ConfigError
 from kerascls.split import with_all_splits
 
 SAMPLES = 9
+FOLDER_SHAPE = (224, 224, 3)  # a folder's images are shown as `folder` trains on them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +26,14 @@ class Shown:
     class_names: tuple[str, ...]
     counts: dict[str, list[int]]
     picture: Path
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool = False) -> Shown:
     """Draws nine training images with their names, and counts the examples of every class.
 
     Args:
-        what: a recipe's name or .toml (its data, split as training splits it), or a data set's name.
+        what: a recipe's name or .toml (its data, split as training splits it), a data set's name, or a folder.
         picture: the file to draw.
         augmented: whether to draw the images after the recipe's augmentation, as a first training step would.
 
@@ -41,12 +43,12 @@ def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool 
     policy, seed, heading = [], 0, None
     if is_recipe(what):
         config, dataset = load_recipe_data(what, {}, data_dir, fallback=True)
-        dataset = with_all_splits(dataset, config.data.validation)
+        dataset = with_all_splits(dataset, config.data.validation, config.data.test)
         policy, seed = config.augment.policy, config.train.seed
         if config.fallback_for:
             heading = f"{dataset.name} (in place of {config.fallback_for})"
     else:
-        dataset = load_dataset(what, data_dir)
+        dataset = load_dataset(what, data_dir, image_shape=FOLDER_SHAPE if is_folder(what) else None)
     if augmented and not policy:
         raise ConfigError(f"{what} has no augmentation to show: it states no augment.policy.")
     split = dataset.splits.get("train") or next(iter(dataset.splits.values()))
@@ -56,10 +58,13 @@ def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool 
         images = augment_like_training(images, policy, seed)
     heading = (heading or dataset.name) + (", augmented" if augmented else "")
     plots.save(plots.image_grid(list(images), titles, 3, heading), picture)
-    return Shown(dataset.name, dataset.source, dataset.image_shape, dataset.class_names, class_counts(dataset), picture)
+    counts = class_counts(dataset)
+    return Shown(
+        dataset.name, dataset.source, dataset.image_shape, dataset.class_names, counts, picture, dataset.skipped
+    )
 
 
-def samples(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def samples(images: Any, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first image of each of the first nine classes, then further ones until there are nine."""
     firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:SAMPLES]]
     rest = [i for i in range(min(len(labels), 4 * SAMPLES)) if i not in firsts]

@@ -1,8 +1,10 @@
 """Splitting what a data set does not split itself: stratified, seeded, the same every time."""
 
+import dataclasses
+
 import numpy as np
 
-from kerascls.datasets import Dataset
+from kerascls.datasets import Dataset, Split
 from kerascls.errors import DataError
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
@@ -36,39 +38,56 @@ def hold_out(labels: np.ndarray, count: int, seed: int = SPLIT_SEED) -> np.ndarr
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 
 
-def with_all_splits(dataset: Dataset, validation: int | float | str) -> Dataset:
+def with_all_splits(dataset: Dataset, validation: int | float | str, test: int | float = 0.1) -> Dataset:
     """The data set with the splits that training needs.
 
-    A data set without a test split gives a tenth of train to one. Validation is the data set's own, else held out
-    of train.
+    What is missing is held out of train; a folder without splits ("all") is divided. Where the images are files, it is
+    their content that decides: equal files go to the same split, and their names have no say.
 
     Args:
-        validation: for a data set without a validation split: a count, a fraction below 1, 0 for none; "test" takes
-            the test split itself, whatever there is, and holds nothing out.
+        validation: for a data set without a validation split: a count, a fraction below 1 (of what there is before
+            anything is held out), 0 for none; "test" takes the test split itself, whatever there is, and holds
+            nothing out.
+        test: likewise for a data set without a test split.
 
     Raises:
         DataError: there is no train split, or too few examples are left to train on.
     """
-    if "train" not in dataset.splits:
-        raise DataError(f"{dataset.name} has no train split. It has: {', '.join(dataset.splits)}")
     splits = dict(dataset.splits)
-    train = splits["train"]
-    if "test" not in splits:
-        train, splits["test"] = _divide(dataset.name, train, max(1, round(0.1 * len(train))), "test")
+    if "all" in splits:
+        splits["train"] = splits.pop("all")
+    if "train" not in splits:
+        raise DataError(f"{dataset.name} has no train split. It has: {', '.join(splits)}")
+    whole = len(splits["train"])
+
+    def divide(name: str, share: int | float) -> None:
+        count = share if isinstance(share, int) else max(1, round(share * whole))
+        splits["train"], splits[name] = _divide(dataset.name, splits["train"], count, f"data.{name}")
+
+    if "test" not in splits and test:
+        divide("test", test)
     if validation == "test":
+        if "test" not in splits:
+            raise DataError(f'{dataset.name} has no test split for data.validation = "test".')
         splits["validation"] = splits["test"]
     elif "validation" not in splits and validation:
-        count = validation if isinstance(validation, int) else max(1, round(validation * len(train)))
-        train, splits["validation"] = _divide(dataset.name, train, count, "data.validation")
-    splits["train"] = train
-    return Dataset(dataset.name, dataset.source, dataset.class_names, splits, dataset.names_given)
+        divide("validation", validation)
+    return dataclasses.replace(dataset, splits=splits)
 
 
-def _divide(name: str, split, count: int, what: str):
+def _divide(name: str, split: Split, count: int, what: str) -> tuple[Split, Split]:
+    """`split` without about `count` examples, and those: to the image, but that equal files stay together."""
+    if split.origin is None:
+        labels, groups = split.labels, np.arange(len(split))
+    else:  # one for each content, in the order of the contents
+        contents, firsts, groups = np.unique(
+            np.array(split.origin.contents, "S32"), return_index=True, return_inverse=True
+        )
+        labels = split.labels[firsts]
     if count >= len(split):
         raise DataError(
             f"{name}: {what} takes {count} of {len(split)} training images, which leaves none to train on. "
-            "Lower data.validation."
+            f"Lower {what}."
         )
-    held = hold_out(split.labels, count)
-    return split.take(np.setdiff1d(np.arange(len(split)), held)), split.take(held)
+    held = np.isin(groups, hold_out(labels, round(count * len(labels) / len(split))))
+    return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))

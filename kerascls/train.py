@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.errors import OutputError, TrainingFailed
 from kerascls.evaluate import BATCH_SIZE, draw
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
-from kerascls.runs import Run, atomic, now, write_json, write_text
+from kerascls.runs import Run, atomic, now, write_csv, write_json, write_text
 from kerascls.split import with_all_splits
 
+SKIPPED_TOLD = 10  # files left out that are named on stderr; skipped.csv has them all
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
 
 
@@ -30,9 +31,10 @@ class TrainResult:
     Attributes:
         path: the run folder.
         status: "complete" or "interrupted".
-        test: scores of the test split in the form of metrics.json; None if no epoch was finished.
+        test: scores of the test split in the form of metrics.json; None if no epoch was finished, or there is none.
         kept_epoch: the epoch that is saved, from 1; None if no epoch was finished.
         notice: the announcement of a fallback, or None.
+        validation: scores of the validation split, likewise.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class TrainResult:
     test: dict[str, Any] | None
     kept_epoch: int | None = None
     notice: str | None = None
+    validation: dict[str, Any] | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -66,7 +69,7 @@ def train(
 
     Args:
         recipe: a recipe's name, or the path of a .toml file.
-        data: another data set than the recipe's (a name, tfds:NAME, FILE.npz).
+        data: another data set than the recipe's (a name, a folder, tfds:NAME, FILE.npz).
         epochs, batch_size, seed: in place of the recipe's.
         overrides: tables laid over the recipe, as `{"train": {"learning_rate": 0.01}}`.
         data_dir: where TFDS keeps prepared data; missing data is then an error.
@@ -94,7 +97,8 @@ def train(
     config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
     devices.start()
     given = config.fallback_for is not None or "name" in tables.get("data", {})
-    name = Path(config.recipe).name + (f"-{Path(dataset.name).stem}" if given else "") + name_suffix
+    data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
+    name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
     command = command or f"kerascls.train({config.recipe!r})"
     return _Training(config, dataset, out, name, command, quiet, log_steps).run_all()
 
@@ -113,7 +117,7 @@ class _Training:
         self.begin = time.perf_counter()
         keras.backend.clear_session()
         keras.utils.set_random_seed(config.train.seed)
-        self.dataset = with_all_splits(published, config.data.validation)
+        self.dataset = with_all_splits(published, config.data.validation, config.data.test)
         self.splits, self.published = self.dataset.splits, set(published.splits)
         self.num_classes = len(published.class_names)
         self.classifier = build_model(
@@ -126,6 +130,7 @@ class _Training:
             usual_border(self.splits["train"].images),
             published.name,
             config.fallback_for,
+            config.data.resize,
         )
         self.run = Run.create(out, name)
         self.manifest: dict[str, Any] = {
@@ -160,12 +165,16 @@ class _Training:
             self.tell_data()
         write_text(self.run.path / "config.toml", portable(self.config).as_toml())
         write_json(self.run.path / "class_names.json", list(self.dataset.class_names))
+        if self.splits["train"].origin is not None:
+            write_csv(self.run.path / "splits.csv", ("split", "class", "file"), self.files())
+        if self.dataset.skipped:
+            write_csv(self.run.path / "skipped.csv", ("file", "reason"), self.dataset.skipped)
         self.run.write_manifest(self.manifest)
-        status, test = "failed", None
+        status, scored = "failed", {}
         try:
             status = self.fit()
             if self.manifest["kept_epoch"]:
-                test = self.score()
+                scored = self.score()
         except KeyboardInterrupt:  # a second Ctrl-C, while scoring
             status = "interrupted"
         except BaseException:
@@ -175,10 +184,17 @@ class _Training:
             self.manifest["status"] = status
             self.manifest["seconds"]["total"] = round(time.perf_counter() - self.begin, 3)
             self.run.write_manifest(self.manifest)
-        return TrainResult(self.run.path, status, test, self.manifest["kept_epoch"], self.run.notice)
+        return TrainResult(
+            self.run.path,
+            status,
+            scored.get("test"),
+            self.manifest["kept_epoch"],
+            self.run.notice,
+            scored.get("validation"),
+        )
 
     def tell_data(self) -> None:
-        """One line on stderr: what is trained on, and what was held out of it."""
+        """On stderr: what is trained on, what was held out of it, and what was left out."""
         height, width, channels = self.dataset.image_shape
         counts = ", ".join(
             f"{len(self.splits[name]):,} {name}" + ("" if name in self.published or name == "train" else " (held out)")
@@ -190,18 +206,30 @@ class _Training:
             file=sys.stderr,
             flush=True,
         )
+        skipped = self.dataset.skipped
+        for file, reason in skipped[:SKIPPED_TOLD]:
+            print(f"left out: {file}: {reason}", file=sys.stderr)
+        if len(skipped) > SKIPPED_TOLD:
+            more = len(skipped) - SKIPPED_TOLD
+            print(f"left out: {more} more, listed in {self.run.path / 'skipped.csv'}", file=sys.stderr, flush=True)
+
+    def files(self) -> Iterator[tuple[str, str, str]]:
+        """Rows of splits.csv."""
+        for name, split in self.splits.items():
+            if name != "validation" or self.config.data.validation != "test":
+                for file, label in zip(split.origin.names, split.labels, strict=True):
+                    yield name, self.dataset.class_names[label], file
 
     def fit(self) -> str:
         """compile and fit. Returns "complete", or "interrupted" after Ctrl-C."""
         import keras
 
         from kerascls.augment import AugmentedModel
-        from kerascls.pipeline import TrainingBatches, balanced_class_weight, scoring_batches
+        from kerascls.pipeline import TrainingBatches, balanced_class_weight, on_canvas, scoring_batches
 
         train = self.config.train
-        batches = TrainingBatches(
-            self.splits["train"], self.num_classes, train.batch_size, train.seed, train.drop_remainder
-        )
+        examples = on_canvas(self.splits["train"], tuple(self.config.data.canvas), self.config.data.cache_mb)
+        batches = TrainingBatches(examples, self.num_classes, train.batch_size, train.seed, train.drop_remainder)
         augment = self.config.augment
         policy_steps = round(augment.until * train.epochs) * batches.steps if augment.until < 1 else None
         model = AugmentedModel(self.classifier, augment.policy, train.seed, policy_steps)
@@ -270,8 +298,8 @@ class _Training:
             )
         return callbacks
 
-    def score(self) -> dict[str, Any]:
-        """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures."""
+    def score(self) -> dict[str, dict[str, Any]]:
+        """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures; the scores."""
         classifier = load(self.run.path)
         names = list(self.dataset.class_names)
         scored, probabilities = {}, {}
@@ -289,18 +317,21 @@ class _Training:
             self.run.path / "metrics.json",
             {"data": self.dataset.name, "fallback_for": self.config.fallback_for, "splits": scored},
         )
+        shown = next((split for split in ("test", "validation") if split in scored), None)
         if self.config.train.samples:
-            write_samples(self.run.path / "samples", self.splits["test"], classifier, self.config.train.samples)
+            examples = self.splits[shown or "train"]
+            write_samples(self.run.path / "samples", examples, classifier, self.config.train.samples)
         self.run.write_manifest(self.manifest)
-        draw(self.run, self.run.path, self.splits["test"], probabilities["test"], scored["test"], classifier)
-        return scored["test"]
+        if shown:
+            draw(self.run, self.run.path, self.splits[shown], probabilities[shown], scored[shown], classifier)
+        return scored
 
 
 def portable(config: Config) -> Config:
     """The recipe without absolute paths: a file named by one keeps its last part alone."""
 
     def short(name: str) -> str:
-        return Path(name).name if name.endswith((".npz", ".py")) and Path(name).is_absolute() else name
+        return Path(name).name if Path(name).is_absolute() else name
 
     return dataclasses.replace(
         config,

@@ -186,3 +186,27 @@ def test_encode_png_round_trips():
         assert np.array_equal(
             images.to_channels(images.decode(tf.constant(images.encode_png(image))), image.shape[2]), image
         )
+
+
+@pytest.mark.parametrize("size", [(9, 7), (40, 31), (16, 33), (5, 50), (32, 24)])
+def test_nearest_is_pillows(size):
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    ours = images.resize(tf.constant(image), 16, 12, "nearest").numpy()
+    assert np.array_equal(ours, np.asarray(Image.fromarray(image).resize((12, 16), Image.Resampling.NEAREST)))
+
+
+def test_center_crop_scales_the_shorter_side_to_eight_sevenths_and_cuts():
+    wide = np.random.default_rng(1).integers(0, 256, (64, 100, 3), np.uint8)
+    out = images.resize(tf.constant(wide), 28, 28, "center_crop").numpy()
+    whole = images.resize(tf.constant(wide), 32, 50).numpy()  # 28 * 8 / 7 = 32, 100 * 32 / 64 = 50
+    assert np.array_equal(out, whole[2:30, 11:39])
+    tall = images.resize(tf.constant(wide.transpose(1, 0, 2)), 28, 28, "center_crop").numpy()
+    assert np.array_equal(tall, out.transpose(1, 0, 2))
+    assert np.array_equal(
+        images.resize(tf.constant(whole), 28, 25, "cover").numpy(),
+        images.resize(tf.constant(whole), 28, 43).numpy()[:, 9:34],
+    )
+    for rule in ("stretch", "nearest", "cover", "center_crop"):
+        assert np.array_equal(images.resize(tf.constant(wide), 64, 100, rule).numpy(), wide), rule
+        both = images.resize(tf.constant(np.stack([wide, wide])), 28, 28, rule).numpy()
+        assert np.array_equal(both[1], images.resize(tf.constant(wide), 28, 28, rule).numpy()), rule

@@ -1,26 +1,32 @@
 """Data sets as uint8 arrays with class names. `datasets/<name>.py` is the data set `<name>`.
 
-Such a file has `class_names`, `image_shape` and `load(root, download, image_shape, background)`, which returns a
-`Dataset`; a user's `./my_data.py` is the same. `datasets/_*.py` read other kinds: any TFDS name, a .npz file.
+Such a file has `class_names`, `image_shape` and `load(...)`, which returns a `Dataset`. `load` takes, by keyword, those
+of root, download, image_shape, background and resize that it has a use for; what it returns is brought to the
+image shape that was asked for. A user's `./my_data.py` is the same. `datasets/_*.py` read other kinds: a folder of
+images, any TFDS name, a .npz file.
 """
 
 import dataclasses
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kerascls.catalog import dataset_files
-from kerascls.config import Config, load_config
+from kerascls.config import Config, Data, load_config
 from kerascls.errors import DataError, DataMissing, KerasclsError
 from kerascls.runs import fallback_notice
+
+if TYPE_CHECKING:
+    from kerascls.datasets._folder import FileImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +34,17 @@ class Split:
     """Examples of one split.
 
     Attributes:
-        images: uint8 array `(n, height, width, channels)` in [0, 255].
+        images: uint8 array `(n, height, width, channels)` in [0, 255], or `FileImages`, which looks like one and reads
+            what is asked for.
         labels: int32 array `(n,)`, positions in the data set's `class_names`.
         positions: int64 array `(n,)`, each example's position in the split as published; names it in pictures.
+        origin: the files that the images come from, whether they are kept decoded or not; None where there are none.
     """
 
-    images: np.ndarray
+    images: "np.ndarray | FileImages"
     labels: np.ndarray
     positions: np.ndarray
+    origin: "FileImages | None" = None
 
     @classmethod
     def of(cls, images: np.ndarray, labels: np.ndarray) -> "Split":
@@ -48,7 +57,13 @@ class Split:
         return cls(images, labels.astype(np.int32), np.arange(len(labels)))
 
     def take(self, chosen: np.ndarray) -> "Split":
-        return Split(self.images[chosen], self.labels[chosen], self.positions[chosen])
+        origin = None if self.origin is None else self.origin.only(chosen)
+        images = self.images[chosen] if isinstance(self.images, np.ndarray) else origin
+        return Split(images, self.labels[chosen], self.positions[chosen], origin)
+
+    def name_of(self, i: int) -> str:
+        """What pictures call an example: its file's name, or its position."""
+        return f"no. {self.positions[i]}" if self.origin is None else Path(self.origin.names[i]).name
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,8 +73,9 @@ class Split:
 class Dataset:
     """A named data set. `splits` has "train", "validation" and "test", those of them that it is published with.
 
-    `source` says where it came from, without any path of this machine. `names_given` is False where the names are
-    only the label numbers as text.
+    A folder without splits has "all" alone, which `split.with_all_splits` divides. `source` says where the data came
+    from, without any path of this machine. `names_given` is False where the names are only the label numbers as text.
+    `skipped` are files that were left out, each with the reason.
     """
 
     name: str
@@ -67,6 +83,7 @@ class Dataset:
     class_names: tuple[str, ...]
     splits: dict[str, Split]
     names_given: bool = True
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.class_names:
@@ -105,12 +122,17 @@ class Dataset:
         return next(iter(self.splits.values())).images.shape[1:]
 
     def fingerprint(self) -> str:
-        """SHA-256 of the class names and of every split's images and labels."""
+        """SHA-256 of the class names, the image shape, and every split's images (or files) and labels."""
         digest = hashlib.sha256(repr((self.class_names, self.image_shape)).encode())
         for name in sorted(self.splits):
+            split = self.splits[name]
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(self.splits[name].images))
-            digest.update(np.ascontiguousarray(self.splits[name].labels))
+            if split.origin is None:
+                digest.update(np.ascontiguousarray(split.images))
+                digest.update(np.ascontiguousarray(split.labels))
+            else:  # in any order, under any names
+                for content, label in sorted(zip(split.origin.contents, split.labels.tolist(), strict=True)):
+                    digest.update(content + label.to_bytes(4, "little"))
         return digest.hexdigest()
 
 
@@ -120,35 +142,52 @@ def load_dataset(
     download: bool = True,
     image_shape: tuple[int, int, int] | None = None,
     background: tuple[int, int, int] = (255, 255, 255),
+    resize: str = "stretch",
+    cache_mb: int = Data.cache_mb,
 ) -> Dataset:
-    """Loads a data set into memory.
+    """Loads a data set into memory; of a folder that is larger than `cache_mb`, only what is there.
 
     Args:
-        name: a file's name under `datasets/`, `tfds:NAME`, a Keras-style `FILE.npz`, or `./my_data.py`.
+        name: a file's name under `datasets/`, a folder of class folders, `tfds:NAME`, a Keras-style `FILE.npz`, or
+            `./my_data.py`.
         root: where TFDS keeps prepared data; None for TFDS_DATA_DIR, then TFDS's own default.
         download: whether data that is not prepared may be downloaded.
         image_shape: (height, width, channels) to bring images to, by `images`' rules; None for the data's own.
         background: RGB under transparent pixels.
+        resize: how images are brought to `image_shape`, see `images.resize`.
+        cache_mb: megabytes that a folder's decoded images may take.
 
     Raises:
         DataMissing: it is not prepared here and cannot be downloaded.
         DataError: it does not exist, is damaged, or is not for image classification.
     """
+    if not name:
+        raise DataError("This recipe takes any data and brings none. Give --data FOLDER, a folder of class folders.")
     root = root or os.environ.get("TFDS_DATA_DIR")  # TFDS reads it once, when it is imported
     if root and not Path(root).is_dir():
         raise DataError(f"Data folder {root} does not exist. It was named by --data-dir or TFDS_DATA_DIR.")
     if name.startswith("tfds:"):
         from kerascls.datasets._tfds import load_tfds
 
-        return load_tfds(name.removeprefix("tfds:"), root, download, image_shape, background)
+        return load_tfds(name.removeprefix("tfds:"), root, download, image_shape, background, resize)
     if name.endswith(".npz"):
         from kerascls.datasets._npz import load_npz
 
-        return load_npz(Path(name), image_shape)
+        return load_npz(Path(name), image_shape, resize)
+    if is_folder(name):
+        from kerascls.datasets._folder import load_folder
+
+        return load_folder(Path(name), image_shape, background, resize, cache_mb)
+    load = dataset_module(name).load
+    offered = {
+        "root": root,
+        "download": download,
+        "image_shape": image_shape,
+        "background": background,
+        "resize": resize,
+    }
     try:
-        dataset = dataset_module(name).load(
-            root=root, download=download, image_shape=image_shape, background=background
-        )
+        dataset = load(**{key: offered[key] for key in inspect.signature(load).parameters if key in offered})
     except KerasclsError:
         raise
     except (Exception, SystemExit) as error:
@@ -157,7 +196,52 @@ def load_dataset(
         raise DataError(f"{name}: load() failed: {type(error).__name__}: {error}") from None
     if not isinstance(dataset, Dataset):
         raise DataError(f"{name}: load() must return a kerascls.datasets.Dataset. Received: {type(dataset).__name__}")
-    return dataset
+    if image_shape is None or tuple(image_shape) == dataset.image_shape:
+        return dataset
+    splits = {
+        key: dataclasses.replace(split, images=fit_arrays(split.images, image_shape, resize))
+        for key, split in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, splits=splits)
+
+
+def is_folder(name: str) -> bool:
+    """Whether a data set's name means a folder of images: one that is there, and no data set of ours."""
+    return name not in dataset_files() and not name.startswith("tfds:") and Path(name).is_dir()
+
+
+def load_config_data(config: Data, data_dir: str | None = None) -> Dataset:
+    """The data that a recipe's `[data]` states.
+
+    Raises:
+        DataError: it is not what `data.classes` asks for; else as `load_dataset`.
+    """
+    dataset = load_dataset(
+        config.name,
+        data_dir,
+        image_shape=tuple(config.image_shape) or None,
+        background=tuple(config.background),
+        resize=config.resize,
+        cache_mb=config.cache_mb,
+    )
+    if not config.classes:
+        return dataset
+    if sorted(config.classes) != sorted(dataset.class_names):
+        raise DataError(
+            f"{dataset.name} must have the classes {', '.join(config.classes)}. Received: "
+            f"{', '.join(dataset.class_names[:20])}. `--set 'data.classes=[]'` takes whatever there is."
+        )
+    return rename(dataset, tuple(config.classes))
+
+
+def rename(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
+    """The data set with its labels renumbered to `class_names`, by name; every class that has examples is there."""
+    ids = np.array([class_names.index(name) if name in class_names else -1 for name in dataset.class_names])
+    splits = {
+        name: dataclasses.replace(split, labels=ids[split.labels].astype(np.int32))
+        for name, split in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, class_names=class_names, splits=splits, names_given=True)
 
 
 def load_recipe_data(
@@ -181,16 +265,8 @@ def load_recipe_data(
         and not os.environ.get("TFDS_DATA_DIR")
     )
 
-    def loaded(config: Config) -> Dataset:
-        return load_dataset(
-            config.data.name,
-            data_dir,
-            image_shape=tuple(config.data.image_shape) or None,
-            background=tuple(config.data.background),
-        )
-
     try:
-        return config, loaded(config)
+        return config, load_config_data(config.data, data_dir)
     except DataMissing as error:
         if not allowed:
             embedded = config.fallback.data
@@ -198,7 +274,7 @@ def load_recipe_data(
             raise DataMissing(f"{error}{hint}") from None
     config = load_config(recipe, tables, use_fallback=True)
     print(fallback_notice(config.fallback_for, config.data.name), file=sys.stderr, flush=True)
-    return config, loaded(config)
+    return config, load_config_data(config.data, data_dir)
 
 
 def dataset_module(name: str) -> ModuleType:
@@ -228,11 +304,15 @@ def describe_dataset(name: str) -> tuple[tuple[str, ...], tuple[int, int, int] |
     if name.endswith(".npz"):
         dataset = load_dataset(name)
         return dataset.class_names, dataset.image_shape
+    if is_folder(name):
+        from kerascls.datasets._folder import list_folder
+
+        return list_folder(Path(name)).class_names, None
     module = dataset_module(name)
     return tuple(module.class_names), tuple(module.image_shape)
 
 
-def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None) -> np.ndarray:
+def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None, resize: str = "stretch") -> np.ndarray:
     """uint8 `(n, h, w, 1 or 3)` brought to `image_shape` by `images`' rules; as it is where None or equal."""
     if image_shape is None or images.shape[1:] == tuple(image_shape):
         return images
@@ -245,8 +325,27 @@ def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None) -> 
     for at in range(0, len(images), 256):
         batch = tf.constant(images[at : at + 256])
         batch = tf.repeat(batch, 3, axis=-1) if batch.shape[-1] == 1 else batch
-        out[at : at + 256] = road.resize(road.to_channels(batch, channels), height, width)
+        out[at : at + 256] = road.resize(road.to_channels(batch, channels), height, width, resize)
     return out
+
+
+def natural_key(text: str) -> list[tuple[int, int | str]]:
+    """Sorts `10` after `9`.
+
+    >>> sorted(["b10", "b9", "a"], key=natural_key)
+    ['a', 'b9', 'b10']
+    """
+    parts: list[tuple[int, int | str]] = []
+    digits = ""
+    for character in text + "\0":
+        if character.isdecimal():
+            digits += character
+            continue
+        if digits:
+            parts.append((0, int(digits)))
+            digits = ""
+        parts.append((1, character))
+    return parts
 
 
 def check_memory(name: str, examples: int, image_shape: tuple[int, int, int]) -> None:

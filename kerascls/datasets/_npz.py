@@ -10,7 +10,7 @@ from kerascls.errors import DataError
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 
-def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
+def load_npz(path: Path, image_shape: tuple[int, int, int] | None, resize: str) -> Dataset:
     """x_train, y_train and, where there, x_test, y_test, x_validation (or x_val) and y_validation (or y_val).
 
     Images are uint8 `(n, h, w)` or `(n, h, w, 1 or 3)`; labels whole numbers `(n,)` or `(n, 1)` from 0; an array
@@ -35,7 +35,7 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
             continue
         if f"y_{suffix}" not in arrays:
             raise DataError(f"{path} has x_{suffix} and no y_{suffix}.")
-        splits[split] = _split(path, suffix, arrays[f"x_{suffix}"], arrays[f"y_{suffix}"], image_shape)
+        splits[split] = _split(path, suffix, arrays[f"x_{suffix}"], arrays[f"y_{suffix}"], image_shape, resize)
     if "train" not in splits and "test" not in splits:
         raise DataError(
             f"{path} must have x_train and y_train (and x_test, y_test), as Keras' data sets do. "
@@ -58,7 +58,9 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None) -> Dataset:
     return Dataset(path.name, "npz", names, splits, names_given=given)
 
 
-def _split(path: Path, suffix: str, x: np.ndarray, y: np.ndarray, image_shape: tuple[int, int, int] | None) -> Split:
+def _split(
+    path: Path, suffix: str, x: np.ndarray, y: np.ndarray, image_shape: tuple[int, int, int] | None, resize: str
+) -> Split:
     if x.ndim == 3:
         x = x[..., None]
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] not in (1, 3):
@@ -75,4 +77,4 @@ def _split(path: Path, suffix: str, x: np.ndarray, y: np.ndarray, image_shape: t
     if len(y) and y.min() < 0:
         raise DataError(f"{path}: y_{suffix} must be 0 or more. Received: {y.min()}")
     check_memory(path.name, len(x), image_shape or x.shape[1:])
-    return Split.of(fit_arrays(x, image_shape), y)
+    return Split.of(fit_arrays(x, image_shape, resize), y)

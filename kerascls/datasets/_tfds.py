@@ -85,8 +85,9 @@ def load_tfds(
     name: str,
     root: str | None,
     download: bool,
-    image_shape: tuple[int, int, int] | None,
-    background: tuple[int, int, int],
+    image_shape: tuple[int, int, int] | None = None,
+    background: tuple[int, int, int] = (255, 255, 255),
+    resize: str = "stretch",
 ) -> Dataset:
     """Loads the splits named train, validation and test (those that there are); others are left alone."""
     import tensorflow_datasets as tfds
@@ -112,7 +113,7 @@ def load_tfds(
         if split in builder.info.splits and builder.info.splits[split].num_examples:
             count = builder.info.splits[split].num_examples
             check_memory(name, count, target)
-            splits[split] = _load_split(tfds, builder, split, image, label, count, target, background, plain)
+            splits[split] = _load_split(tfds, builder, split, image, label, count, target, background, resize, plain)
     if not splits:
         raise DataError(f"tfds:{name} has no split named train or test. It has: {', '.join(builder.info.splits)}")
     return Dataset(builder.name, f"tfds {builder.info.full_name}", tuple(features[label].names), splits)
@@ -141,6 +142,7 @@ def _load_split(
     count: int,
     shape: tuple[int, int, int],
     background: tuple[int, int, int],
+    resize: str,
     plain: bool,
 ) -> Split:
     import tensorflow as tf
@@ -156,7 +158,7 @@ def _load_split(
     )
 
     def pair(example: dict) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = example[image] if plain else to_pixels(example[image], shape, background)
+        pixels = example[image] if plain else to_pixels(example[image], shape, background, resize)
         return pixels, tf.cast(example[label], tf.int32)
 
     batches = examples.map(pair, num_parallel_calls=os.cpu_count(), deterministic=True).batch(1000).prefetch(1)

@@ -5,18 +5,18 @@ UCI "Optical Recognition of Handwritten Digits" test set (E. Alpaydin, C. Kaynak
 
 import numpy as np
 
-from kerascls.datasets import Dataset, Split, fit_arrays
+from kerascls.datasets import Dataset, Split
 
 class_names = tuple("0123456789")
 image_shape = (28, 28, 1)
 
 
-def load(root=None, download=True, image_shape=None, background=None) -> Dataset:
+def load() -> Dataset:
     """1,250 train, 183 validation, 364 test images, white on black; the same every time.
 
     Of each class, in scikit-learn's order, every fifth example is test, and every eighth of the rest validation.
     Pillow's bilinear resize takes 8x8 levels in [0, 16] to 20x20 in [0, 255], which stand in the middle of 28x28 as
-    MNIST's digits do. `root`, `download` and `background` have no meaning here.
+    MNIST's digits do.
     """
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -33,7 +33,6 @@ def load(root=None, download=True, image_shape=None, background=None) -> Dataset
         ]
     )
     images = np.pad(images, ((0, 0), (4, 4), (4, 4)))[..., None]
-    images = fit_arrays(images, image_shape)
     labels = raw.target.astype(np.int32)
     split_of = np.empty(len(labels), "U10")
     for digit in range(10):

@@ -7,6 +7,6 @@ class_names = tuple("0123456789")
 image_shape = (28, 28, 1)
 
 
-def load(root=None, download=True, image_shape=None, background=(255, 255, 255)) -> Dataset:
+def load(root=None, download=True) -> Dataset:
     """60,000 train and 10,000 test images, white on black."""
-    return load_tfds("mnist", root, download, image_shape, background)
+    return load_tfds("mnist", root, download)
