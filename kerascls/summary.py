@@ -13,9 +13,14 @@ from kerascls.datasets import describe_dataset
 from kerascls.errors import ModelError
 from kerascls.load import load
 
+CLASSES = 2  # of a recipe that leaves data and classes to the user
+
 
 def model_of(what: str) -> Any:
-    """The keras.Model of a recipe, built afresh, or of a run or model file."""
+    """The keras.Model of a recipe, built afresh, or of a run or model file.
+
+    A recipe that names neither data nor classes is built for two classes.
+    """
     if not is_recipe(what):
         if "/" not in what and "\\" not in what and not Path(what).suffix and not Path(what).exists():
             load_config(what)  # a bare word is a recipe: says so, with the nearest name
@@ -26,11 +31,13 @@ def model_of(what: str) -> Any:
     from kerascls.models import build_model
 
     config = load_config(what)
-    class_names, own_shape = describe_dataset(config.data.name)
+    class_names, own_shape = tuple(config.data.classes), None
+    if config.data.name:
+        class_names, own_shape = describe_dataset(config.data.name)
     image_shape = tuple(config.data.image_shape) or own_shape
     if image_shape is None:
         raise ModelError(f"{config.data.name} has images of many sizes. State data.image_shape in the recipe.")
-    return build_model(config.model.name, image_shape, len(class_names), **config.model.options)
+    return build_model(config.model.name, image_shape, len(class_names) or CLASSES, **config.model.options)
 
 
 def summary(what: str) -> dict[str, Any]:
