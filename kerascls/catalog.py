@@ -5,7 +5,7 @@ All of it is read from file names and source text, so nothing here imports or ru
 
 import ast
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,34 +68,89 @@ def first_sentence(path: Path) -> str:
     return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0] if text else ""
 
 
-def _keyword_options(path: Path) -> dict[str, dict[str, Any]]:
-    """Each function of a source file: its keyword-only arguments and their defaults (None where not a literal)."""
+def _functions(path: Path) -> tuple[dict[str, ast.FunctionDef], dict[str, ast.expr]]:
+    """A source file's functions, and what its top level assigns to single names, unrun."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        body = ast.parse(path.read_text(encoding="utf-8")).body
     except (SyntaxError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is not valid Python: {error}") from None
-    functions = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            options = functions[node.name] = {}
-            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-                try:
-                    value = ast.literal_eval(default)
-                except (ValueError, TypeError):
-                    value = None
-                options[argument.arg] = list(value) if isinstance(value, tuple) else value
-    return functions
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    assigned = [node for node in body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    return functions, {node.targets[0].id: node.value for node in assigned}
+
+
+def _options(function: ast.FunctionDef) -> dict[str, Any]:
+    """A function's keyword-only arguments and their defaults (None where not a literal)."""
+    options = {}
+    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+        try:
+            value = ast.literal_eval(default)
+        except (ValueError, TypeError):
+            value = None
+        options[argument.arg] = list(value) if isinstance(value, tuple) else value
+    return options
 
 
 def build_options(path: Path) -> dict[str, Any]:
     """The options of a model: keyword-only arguments of its `build` and their defaults."""
-    functions = _keyword_options(path)
+    functions, _ = _functions(path)
     if "build" not in functions:
         raise ConfigError(f"{path.name} has no `def build(image_shape, num_classes)`, which every model file needs.")
-    return functions["build"]
+    return _options(functions["build"])
+
+
+def _policies() -> tuple[dict[str, ast.FunctionDef], dict[str, ast.expr]]:
+    """The augmentations: the public functions of augment.py that have options."""
+    functions, assigned = _functions(Path(__file__).parent / "augment.py")
+    public = {name: node for name, node in functions.items() if node.args.kwonlyargs and not name.startswith("_")}
+    return public, assigned
 
 
 def policy_options() -> dict[str, dict[str, Any]]:
-    """The augmentations, which are the public functions of augment.py with options, and those options."""
-    functions = _keyword_options(Path(__file__).parent / "augment.py")
-    return {name: options for name, options in functions.items() if options and not name.startswith("_")}
+    """The augmentations and their options, with defaults."""
+    return {name: _options(function) for name, function in _policies()[0].items()}
+
+
+def policy_sentences() -> dict[str, str]:
+    """The augmentations and the first line of what each says of itself."""
+    return {name: ast.get_docstring(function).splitlines()[0] for name, function in _policies()[0].items()}
+
+
+def policy_limits() -> dict[str, dict[str, list[str] | tuple[float, float | str]]]:
+    """What an augmentation's options may be, where their annotations say it: a list of texts, or (low, high).
+
+    Both ends are included; a high of "height" or "width" is that of the images.
+    """
+    functions, assigned = _policies()
+    limits: dict[str, dict[str, Any]] = {name: {} for name in functions}
+    for name, function in functions.items():
+        for argument in function.args.kwonlyargs:
+            kind = argument.annotation
+            kind = assigned.get(kind.id, kind) if isinstance(kind, ast.Name) else kind
+            if isinstance(kind, ast.Subscript):
+                inside = [ast.literal_eval(part) for part in kind.slice.elts if isinstance(part, ast.Constant)]
+                limits[name][argument.arg] = tuple(inside) if kind.value.id == "Annotated" else inside
+    return limits
+
+
+def policy_output_shape(policy: Iterable[dict[str, Any]], image_shape: Sequence[int]) -> tuple[int, int, int]:
+    """The (height, width, channels) that a policy without faults makes of images of `image_shape`.
+
+    An entry whose options `height` and `width` are not 0 ends at them; no other changes a size.
+
+    Raises:
+        ConfigError: an entry cuts out more than there is.
+    """
+    limits = policy_limits()
+    height, width, channels = image_shape
+    size = {"height": height, "width": width}
+    for position, entry in enumerate(policy):
+        for side, most in size.items():
+            value = entry.get(side) or most
+            if limits[entry["name"]].get(side, ())[1:] == (side,) and value > most:
+                raise ConfigError(
+                    f"augment.policy[{position}].{side} must be at most {most}, the {side} of the images that "
+                    f"{entry['name']} is given. Received: {value}"
+                )
+            size[side] = value
+    return size["height"], size["width"], channels

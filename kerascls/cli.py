@@ -383,8 +383,16 @@ def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | Non
 
 @cli.command("list")
 def list_() -> None:
-    """List recipes, models and data sets, a line each."""
-    from kerascls.catalog import configs_dir, dataset_files, first_sentence, model_files, recipe_names
+    """List recipes, models, data sets and augmentations."""
+    from kerascls.catalog import (
+        configs_dir,
+        dataset_files,
+        first_sentence,
+        model_files,
+        policy_options,
+        policy_sentences,
+        recipe_names,
+    )
 
     recipes = {name: configs_dir() / f"{name}.toml" for name in recipe_names()}
     for title, files in (("recipes", recipes), ("models", model_files()), ("data sets", dataset_files())):
@@ -395,6 +403,10 @@ def list_() -> None:
         f"  {'tfds:NAME':<26}Any image-classification data set of TensorFlow Datasets.\n"
         f"  {'FILE.npz':<26}Arrays x_train, y_train, x_test, y_test of your own."
     )
+    click.echo("augmentations, for augment.policy:")
+    for name, sentence in policy_sentences().items():
+        options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in policy_options()[name].items())
+        click.echo(f"  {name:<26}{sentence}\n  {'':<26}{options}")
 
 
 @cli.command()

@@ -18,6 +18,7 @@ from kerascls.catalog import (
     dataset_files,
     model_files,
     nearest,
+    policy_limits,
     policy_options,
     recipe_path,
 )
@@ -27,7 +28,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
 SCHEDULES = ("constant", "cosine", "linear")
 RESIZE_RULES = ("stretch", "nearest", "center_crop")
 LARGEST_WHOLE = 2**31 - 1
-LARGEST_OPTION = 10_000  # of an augmentation: pixels, degrees, shares
+LARGEST_OPTION = 10_000  # of an augmentation that states no range
 
 
 def _key(
@@ -429,7 +430,7 @@ def _model_problems(name: str, options: Mapping[str, Any]) -> list[str]:
 
 def _policy_problems(policy: list[Any]) -> list[str]:
     """Faults of `augment.policy`, whose entries are functions of augment.py, found by reading its source."""
-    known = policy_options()
+    known, limits = policy_options(), policy_limits()
     problems = []
     for i, entry in enumerate(policy):
         name = entry.get("name") if isinstance(entry, dict) else None
@@ -449,8 +450,17 @@ def _policy_problems(policy: list[Any]) -> list[str]:
             )
         )
         for key, value in options.items():
-            if isinstance(value, int | float) and not 0 <= value <= LARGEST_OPTION:
-                problems.append(f"augment.policy[{i}].{key} must be in [0, {LARGEST_OPTION}]. Received: {value!r}")
+            allowed = limits[name].get(key, (0, LARGEST_OPTION))
+            if isinstance(allowed, list):
+                if isinstance(value, str) and value not in allowed:
+                    problems.append(
+                        f"augment.policy[{i}].{key} must be one of {', '.join(allowed)}."
+                        f"{nearest(value, allowed)} Received: {value!r}"
+                    )
+            elif isinstance(value, int | float):
+                low, high = allowed[0], LARGEST_OPTION if isinstance(allowed[1], str) else allowed[1]
+                if not low <= value <= high:
+                    problems.append(f"augment.policy[{i}].{key} must be in [{low}, {high}]. Received: {value!r}")
     return problems
 
 

@@ -124,6 +124,14 @@ def test_early_stopping_without_validation_is_refused(mine):
         (["flip"], "must be a table"),
         ([{"name": "affine", "degree": 3}], "Did you mean degrees?"),
         ([{"name": "flip", "vertical": 1}], "true or false"),
+        ([{"name": "cutout", "probability": 1.5}], "augment.policy[0].probability must be in [0, 1]. Received: 1.5"),
+        ([{"name": "color_jitter", "hue": 0.6}], "in [0, 0.5]"),
+        ([{"name": "random_resized_crop", "min_area": float("nan")}], "in [0.01, 1]"),
+        ([{"name": "random_resized_crop", "height": 20000}], "in [0, 10000]"),
+        ([{"name": "rotation", "fill_mode": "nearst"}], "nearest, constant, reflect, wrap. Did you mean nearest?"),
+        ([{"name": "rotation", "fill_mode": 0}], "must be text. Received: 0"),
+        ([{"name": "mixup", "alpha": 0}], "in [0.05, 100]"),
+        ([{"name": "affine_matrices"}], "with name one of flip"),
     ],
 )
 def test_faults_of_a_policy_are_told(mine, policy, fault):
