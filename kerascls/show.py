@@ -1,13 +1,14 @@
 """What a data set or a recipe's data looks like: shapes, class map, counts, a picture of samples."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kerascls import plots
-from kerascls.catalog import is_recipe
+from kerascls.catalog import is_recipe, policy_output_shape
 from kerascls.datasets import Dataset, is_folder, load_dataset, load_recipe_data
 from kerascls.errors import ConfigError
 from kerascls.split import with_all_splits
@@ -55,7 +56,9 @@ def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool 
     images, labels = samples(split.images, split.labels)
     titles = [plots.shorten(dataset.class_names[label]) for label in labels]
     if augmented:
-        images = augment_like_training(images, policy, seed)
+        policy_output_shape(policy, images.shape[1:])
+        images, shares = augment_like_training(images, labels, len(dataset.class_names), policy, seed)
+        titles = [mixed_title(row, dataset.class_names) for row in shares]
     heading = (heading or dataset.name) + (", augmented" if augmented else "")
     plots.save(plots.image_grid(list(images), titles, 3, heading), picture)
     counts = class_counts(dataset)
@@ -72,8 +75,14 @@ def samples(images: Any, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return images[chosen], labels[chosen]
 
 
-def augment_like_training(images: np.ndarray, policy: list[dict[str, Any]], seed: int) -> np.ndarray:
-    """uint8 images under a policy, drawn with the seed of training's first step."""
+def augment_like_training(
+    images: np.ndarray, labels: np.ndarray, num_classes: int, policy: list[dict[str, Any]], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images under a policy, drawn with the seed of training's first step, and each class's share of their labels.
+
+    Returns:
+        uint8 `(n, height, width, channels)` and float32 `(n, num_classes)`. What is mixed is mixed among these n.
+    """
     from kerascls import devices
 
     devices.start()
@@ -81,9 +90,22 @@ def augment_like_training(images: np.ndarray, policy: list[dict[str, Any]], seed
 
     from kerascls.augment import apply_policy
 
-    labels = tf.zeros((len(images), 1))
-    out, _ = apply_policy(policy, tf.constant(images), labels, tf.constant([seed, 0], tf.int32))
-    return np.clip(np.round(out.numpy()), 0, 255).astype(np.uint8)
+    one_hot = tf.one_hot(labels, num_classes)
+    out, shares = apply_policy(policy, tf.constant(images), one_hot, tf.constant([seed, 0], tf.int32))
+    return np.clip(np.round(out.numpy()), 0, 255).astype(np.uint8), shares.numpy()
+
+
+def mixed_title(shares: np.ndarray, class_names: Sequence[str]) -> str:
+    """A class's name, or `7 62 %, 3 38 %` where the label is mixed.
+
+    >>> mixed_title(np.array([0.1, 0.6, 0.3]), "abc")
+    'b 60 %, c 30 %, a 10 %'
+    """
+    order = [cls for cls in np.argsort(-shares, kind="stable") if shares[cls] >= 0.005]
+    if len(order) == 1:
+        return plots.shorten(class_names[order[0]])
+    width = max(6, 24 // len(order))
+    return ", ".join(f"{plots.shorten(class_names[cls], width)} {100 * shares[cls]:.0f} %" for cls in order)
 
 
 def class_counts(dataset: Dataset) -> dict[str, list[int]]:

@@ -1,10 +1,12 @@
 """What a data set looks like."""
 
+import re
+
 import numpy as np
 from conftest import here, one_line_error, small_npz
 from PIL import Image
 
-from kerascls.show import augment_like_training, samples
+from kerascls.show import augment_like_training, mixed_title, samples
 
 
 def test_a_data_set_is_told_and_drawn(tmp_path, capsys):
@@ -38,6 +40,25 @@ def test_nine_samples_begin_with_one_of_each_class():
 
 
 def test_augmented_samples_are_uint8_and_changed():
-    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
-    out = augment_like_training(images, [{"name": "affine", "degrees": 45.0}], seed=0)
+    images, labels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8), np.arange(9) % 3
+    out, shares = augment_like_training(images, labels, 3, [{"name": "affine", "degrees": 45.0}], seed=0)
     assert out.dtype == np.uint8 and out.shape == images.shape and not np.array_equal(out, images)
+    assert np.array_equal(shares, np.eye(3)[labels])
+
+
+def test_a_mixed_image_is_titled_with_both_names():
+    images = np.zeros((9, 8, 8, 3), np.uint8)
+    _, shares = augment_like_training(images, np.arange(9), 9, [{"name": "mixup", "alpha": 100}], seed=0)
+    titles = [mixed_title(row, "abcdefghi") for row in shares]
+    assert all(re.fullmatch(r"[a-i] [5-7]\d %, [a-i] [3-5]\d %", title) for title in titles), titles
+    assert mixed_title(np.array([0, 1, 0.0]), ["a", "50%", "c"]) == "50%"
+
+
+def test_a_policy_that_cuts_out_more_than_there_is_draws_nothing(tmp_path, capsys):
+    small_npz("data.npz")
+    (tmp_path / "mine.toml").write_text(
+        '[data]\nname = "data.npz"\nvalidation = 0\n[model]\nname = "mnist_cnn"\n[train]\n'
+        'epochs = 1\n[augment]\npolicy = [{name = "flip"}, {name = "center_crop", width = 30}]\n'
+    )
+    line = one_line_error("show", "mine.toml", "--augmented", capsys=capsys)
+    assert "augment.policy[1].width must be at most 28" in line and not list(tmp_path.glob("*.png"))
