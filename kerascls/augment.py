@@ -28,7 +28,7 @@ Interpolation = Literal["bilinear", "nearest"]
 # FCC NTSC: luma, and the two axes of chroma, in which a turn changes the hue.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _LUMA = np.tile(_YIQ[0], (3, 1))  # RGB to three times its luma
-_QUARTER_TURN = np.linalg.inv(_YIQ) @ np.diag([0, 1, 1]) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ
+_QUARTER_TURN = np.linalg.inv(_YIQ) @ np.diag([0, 1, 1]) @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ _YIQ
 
 
 # Geometry
@@ -75,21 +75,12 @@ def affine(
         shift: moved by up to this share of height and of width.
         zoom: scaled by a factor in [1 - zoom, 1 + zoom].
     """
-    shape = tf.shape(images)
-    height, width = tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
-    draws = tf.random.stateless_uniform((4, shape[0]), seed, -1.0, 1.0)
+    height, width = tf.constant(float(images.shape[1])), tf.constant(float(images.shape[2]))
+    draws = _draws(images, seed, 4)
     angle = draws[0] * (degrees * math.pi / 180)
     down, right = draws[1] * shift * height, draws[2] * shift * width
     matrices = affine_matrices(angle, down, right, 1.0 + draws[3] * zoom, height, width)
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=matrices,
-        output_shape=shape[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
-    )
-    return moved, labels
+    return _project(images, matrices, images.shape[1:3], "nearest", "bilinear"), labels
 
 
 def affine_matrices(
@@ -329,7 +320,7 @@ def rand_augment(
     images = _stretch_contrast(images, times[9] > 0)
     factors = [tf.maximum(1 + 0.9 * amount, 0.0) for amount in signed[6:9]]
     images = _recolour(images, factors[0], factors[1], factors[2] if images.shape[-1] == 3 else None, None)
-    threshold = tf.where(times[10] > 0, 255 - 255 * share * times[10], 256.0)[:, None, None, None]
+    threshold = 256 - 256 * share * times[10][:, None, None, None]
     images = tf.where(images >= threshold, 255 - images, images)
     # Posterize keeps the high 8 to 4 bits.
     step = (2.0 ** tf.minimum(tf.round(4 * share * times[11]), 7.0))[:, None, None, None]
@@ -580,6 +571,8 @@ class AugmentedModel(keras.Model):
         self.policy = [dict(entry) for entry in policy]
         self.seed = seed
         self.policy_steps = policy_steps
+        # XLA has no kernel for ImageProjectiveTransformV3 or gamma draws, and Keras asks layers only.
+        self.supports_jit = not self.policy
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.classifier(images, training=training)
