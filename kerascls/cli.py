@@ -353,6 +353,7 @@ def summary(what: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("what", metavar="RECIPE_OR_DATA")
+@click.option("--data", metavar="DATA", help="Other data than the recipe's: a name, FOLDER, tfds:NAME or FILE.npz.")
 @click.option("--augmented", is_flag=True, help="Draw the images after the recipe's augmentation.")
 @click.option(
     "--plot",
@@ -362,7 +363,7 @@ def summary(what: str, as_json: bool) -> None:
     help="The picture.  [default: NAME.png here]",
 )
 @data_dir_option
-def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | None) -> None:
+def show(what: str, data: str | None, augmented: bool, plot_file: Path | None, data_dir: str | None) -> None:
     """Show a data set: image shape, class map, counts, and a picture of nine samples; of a folder, what is left out.
 
     \b
@@ -374,7 +375,9 @@ def show(what: str, augmented: bool, plot_file: Path | None, data_dir: str | Non
 
     stem = Path(what.removeprefix("tfds:").replace("/", "-").replace(":", "-")).stem
     default = Path(what).resolve().name if Path(what).is_dir() else stem
-    shown = show_data(what, plot_file or Path(f"{default}{'-augmented' if augmented else ''}.png"), data_dir, augmented)
+    shown = show_data(
+        what, plot_file or Path(f"{default}{'-augmented' if augmented else ''}.png"), data_dir, augmented, data
+    )
     click.echo(table(shown))
     for file, reason in shown.skipped:
         click.echo(f"left out: {file}: {reason}", err=True)

@@ -7,7 +7,7 @@ arguments of that model's `build`. All faults of a recipe are reported together,
 import dataclasses
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kerascls.catalog import (
     nearest,
     policy_limits,
     policy_options,
+    policy_output_shape,
     recipe_path,
 )
 from kerascls.errors import ConfigError
@@ -324,8 +325,13 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
     classes = data.get("classes", [])
     if not all(isinstance(name, str) and name for name in classes) or len(set(classes)) != len(classes):
         problems.append(f"data.classes must be a list of different names. Received: {classes!r}")
-    if data.get("canvas") and not data.get("image_shape"):
-        problems.append(f"data.canvas needs data.image_shape. Received: canvas = {data['canvas']!r}")
+    if data.get("canvas"):
+        if not data.get("image_shape"):
+            problems.append(f"data.canvas needs data.image_shape. Received: canvas = {data['canvas']!r}")
+        if augment.get("until", 1) < 1:
+            problems.append(f"augment.until must be 1 where there is a data.canvas. Received: {augment['until']!r}")
+    if data.get("image_shape") and not problems:
+        problems.extend(size_problems(data.get("canvas", []), augment.get("policy", []), data["image_shape"]))
     if data.get("image_shape") and data["image_shape"][2:] not in ([1], [3]):
         problems.append(f"data.image_shape must end in 1 or 3 channels. Received: {data['image_shape']!r}")
     if validation == "test" and train.get("keep", "best") == "best":
@@ -462,6 +468,21 @@ def _policy_problems(policy: list[Any]) -> list[str]:
                 if not low <= value <= high:
                     problems.append(f"augment.policy[{i}].{key} must be in [{low}, {high}]. Received: {value!r}")
     return problems
+
+
+def size_problems(canvas: Sequence[int], policy: list[dict[str, Any]], image_shape: Sequence[int]) -> list[str]:
+    """What is wrong if training images do not leave the policy with the size that the model takes."""
+    begin = [*(canvas or image_shape[:2]), image_shape[2]]
+    try:
+        end = policy_output_shape(policy, begin)
+    except ConfigError as error:
+        return [str(error)]
+    if end == tuple(image_shape):
+        return []
+    return [
+        f"augment.policy must end at the size of data.image_shape, {image_shape[0]} x {image_shape[1]}. Received: "
+        f"{end[0]} x {end[1]}, from {begin[0]} x {begin[1]}"
+    ]
 
 
 def _option_problems(unknown: str, where: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:

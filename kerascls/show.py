@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from kerascls import plots
-from kerascls.catalog import is_recipe, policy_output_shape
-from kerascls.datasets import Dataset, is_folder, load_dataset, load_recipe_data
+from kerascls.catalog import is_recipe
+from kerascls.config import size_problems
+from kerascls.datasets import Dataset, Split, is_folder, load_dataset, load_recipe_data
 from kerascls.errors import ConfigError
 from kerascls.split import with_all_splits
 
@@ -30,21 +31,25 @@ class Shown:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool = False) -> Shown:
+def show(
+    what: str, picture: Path, data_dir: str | None = None, augmented: bool = False, data: str | None = None
+) -> Shown:
     """Draws nine training images with their names, and counts the examples of every class.
 
     Args:
         what: a recipe's name or .toml (its data, split as training splits it), a data set's name, or a folder.
         picture: the file to draw.
+        data: other data than the recipe's.
         augmented: whether to draw the images after the recipe's augmentation, as a first training step would.
 
     Raises:
         ConfigError: `augmented` without a recipe that has a policy.
     """
-    policy, seed, heading = [], 0, None
+    policy, seed, canvas, heading = [], 0, (), None
     if is_recipe(what):
-        config, dataset = load_recipe_data(what, {}, data_dir, fallback=True)
+        config, dataset = load_recipe_data(what, {"data": {"name": data}} if data else {}, data_dir, fallback=True)
         dataset = with_all_splits(dataset, config.data.validation, config.data.test)
+        canvas = tuple(config.data.canvas)
         policy, seed = config.augment.policy, config.train.seed
         if config.fallback_for:
             heading = f"{dataset.name} (in place of {config.fallback_for})"
@@ -52,11 +57,16 @@ def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool 
         dataset = load_dataset(what, data_dir, image_shape=FOLDER_SHAPE if is_folder(what) else None)
     if augmented and not policy:
         raise ConfigError(f"{what} has no augmentation to show: it states no augment.policy.")
-    split = dataset.splits.get("train") or next(iter(dataset.splits.values()))
-    images, labels = samples(split.images, split.labels)
+    split = samples(dataset.splits.get("train") or next(iter(dataset.splits.values())))
+    if augmented:
+        from kerascls.pipeline import on_canvas
+
+        for problem in size_problems(canvas, policy, dataset.image_shape):
+            raise ConfigError(problem)
+        split = on_canvas(split, canvas, 0)
+    images, labels = split.images[:], split.labels
     titles = [plots.shorten(dataset.class_names[label]) for label in labels]
     if augmented:
-        policy_output_shape(policy, images.shape[1:])
         images, shares = augment_like_training(images, labels, len(dataset.class_names), policy, seed)
         titles = [mixed_title(row, dataset.class_names) for row in shares]
     heading = (heading or dataset.name) + (", augmented" if augmented else "")
@@ -67,12 +77,12 @@ def show(what: str, picture: Path, data_dir: str | None = None, augmented: bool 
     )
 
 
-def samples(images: Any, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def samples(split: Split) -> Split:
     """The first image of each of the first nine classes, then further ones until there are nine."""
+    labels = split.labels
     firsts = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:SAMPLES]]
     rest = [i for i in range(min(len(labels), 4 * SAMPLES)) if i not in firsts]
-    chosen = np.array((firsts + rest)[:SAMPLES])
-    return images[chosen], labels[chosen]
+    return split.take(np.array((firsts + rest)[:SAMPLES]))
 
 
 def augment_like_training(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from kerascls import devices, metrics
-from kerascls.config import Config, Train
+from kerascls.config import Config, Train, size_problems
 from kerascls.datasets import Dataset, Split, load_recipe_data
-from kerascls.errors import OutputError, TrainingFailed
+from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.evaluate import BATCH_SIZE, draw
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
 from kerascls.runs import Run, atomic, now, write_csv, write_json, write_text
@@ -118,6 +118,9 @@ class _Training:
         keras.backend.clear_session()
         keras.utils.set_random_seed(config.train.seed)
         self.dataset = with_all_splits(published, config.data.validation, config.data.test)
+        problems = size_problems(config.data.canvas, config.augment.policy, published.image_shape)
+        if problems:
+            raise ConfigError(problems[0])
         self.splits, self.published = self.dataset.splits, set(published.splits)
         self.num_classes = len(published.class_names)
         self.classifier = build_model(

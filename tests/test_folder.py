@@ -289,3 +289,39 @@ def test_a_recipe_may_say_which_classes_there_are(pets):
         datasets.load_config_data(Data(str(pets), classes=["猫", "狗"], image_shape=list(SHAPE)))
     with pytest.raises(DataError, match="Give --data FOLDER"):
         datasets.load_config_data(Data())
+
+
+CROPPED = """
+[data]
+image_shape = [16, 16, 3]
+canvas = [20, 24]
+resize = "center_crop"
+
+[model]
+name = "mnist_cnn"
+
+[train]
+epochs = 2
+batch_size = 8
+
+[augment]
+policy = [{ name = "random_resized_crop", min_area = 0.8 }, { name = "center_crop", height = 16, width = 16 }]
+"""
+
+
+def test_training_on_a_canvas_ends_at_the_models_size(pets, tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text(CROPPED)
+    options = ["--data", pets, "--set", "data.cache_mb=0", "--out", "run", "--quiet"]
+    assert here("train", "mine.toml", *options, capsys=capsys)[0] == 0
+    code, _, err = here("show", "mine.toml", "--data", pets, "--augmented", "--plot", "a.png", capsys=capsys)
+    assert code == 0 and "left out: 猫/broken.JPG" in err
+    code, out, _ = here("export", "run", capsys=capsys)  # its bytes are decoded, scaled to 8/7 and cut
+    assert code == 0 and "largest difference 0" in out
+
+
+def test_a_policy_that_ends_at_another_size_is_a_fault(tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text(CROPPED.replace("width = 16", "width = 15"))
+    expected = "augment.policy must end at the size of data.image_shape, 16 x 16. Received: 16 x 15, from 20 x 24"
+    assert expected in one_line_error("train", "mine.toml", capsys=capsys)
+    (tmp_path / "mine.toml").write_text(CROPPED + "until = 0.5\n")
+    assert "augment.until must be 1" in one_line_error("train", "mine.toml", capsys=capsys)

@@ -6,6 +6,7 @@ import numpy as np
 from conftest import here, one_line_error, small_npz
 from PIL import Image
 
+from kerascls.datasets import Split
 from kerascls.show import augment_like_training, mixed_title, samples
 
 
@@ -34,9 +35,9 @@ def test_a_recipe_is_shown_with_its_own_splits_and_policy(tmp_path, capsys):
 def test_nine_samples_begin_with_one_of_each_class():
     labels = np.array([2] * 20 + [0] * 5 + [1])
     images = np.arange(26, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    chosen, names = samples(images, labels)
-    assert names.tolist()[:3] == [0, 1, 2] and len(chosen) == 9 and len(np.unique(chosen[:, 0, 0, 0])) == 9
-    assert len(samples(images[:4], labels[:4])[0]) == 4
+    chosen = samples(Split.of(images, labels))
+    assert chosen.labels.tolist()[:3] == [0, 1, 2] and len(np.unique(chosen.images[:, 0, 0, 0])) == len(chosen) == 9
+    assert len(samples(Split.of(images[:4], labels[:4]))) == 4
 
 
 def test_augmented_samples_are_uint8_and_changed():
