@@ -6,9 +6,9 @@ import keras
 
 
 def scaled_input(image_shape: tuple[int, int, int], low: float, high: float):
-    """An input of pixels in [0, 255] and the same scaled to [low, high]."""
-    inputs = keras.Input(image_shape, name="pixels")
-    return inputs, keras.layers.Rescaling((high - low) / 255, offset=low, name="scale")(inputs)
+    """An input of pixels in [0, 255] and the same scaled to [low, high], in float32 under any precision."""
+    inputs = keras.Input(image_shape, name="pixels", dtype="float32")
+    return inputs, keras.layers.Rescaling((high - low) / 255, offset=low, name="scale", dtype="float32")(inputs)
 
 
 def initializers(kind: str, fan_in: int) -> dict[str, keras.initializers.Initializer]:
