@@ -141,11 +141,15 @@ def _tell_result(result: Any, quiet: bool) -> None:
     split, scores = ("test", result.test) if result.test else ("validation", result.validation)
     if quiet or scores is None:
         return
+    from kerascls.evaluate import accuracy_by_class
+
     _announce(result.notice)
     click.echo(
         f"{split} accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, balanced accuracy "
         f"{scores['balanced_accuracy']:.4f} ({scores['examples']:,} images)"
     )
+    if lines := accuracy_by_class(test):
+        click.echo(f"accuracy by class:\n{lines}")
     for file, what in (
         ("model.keras", f"the trained model: epoch {result.kept_epoch}"),
         ("metrics.json", "all scores"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BATCH_SIZE = 256
+MOST_CLASSES = 20  # more fill a screen
 VALIDATION = ("val_loss", "val_accuracy")  # columns of history.csv that may be empty
 
 
@@ -181,6 +182,19 @@ def read_history(run: Run) -> list[dict[str, float | None]]:
         raise RunError(f"{run.path}/history.csv cannot be read: {error}") from None
 
 
+def accuracy_by_class(scores: "Mapping[str, Any]") -> str:
+    """A line a class, `airplane  0.7310 of 1,000`: the share of its images that are told right; "" above 20 classes."""
+    rows = scores["per_class"]
+    if len(rows) > MOST_CLASSES:
+        return ""
+    width = max(len(name[:24]) for name in rows)
+    return "\n".join(
+        f"  {name[:24]:<{width}}  "
+        + ("no images" if row["recall"] is None else f"{row['recall']:.4f} of {row['support']:,}")
+        for name, row in rows.items()
+    )
+
+
 def table(evaluation: Evaluation) -> str:
     """The scores as `kerascls evaluate` prints them."""
     scores = evaluation.scores
@@ -198,7 +212,7 @@ def table(evaluation: Evaluation) -> str:
         lines.append(f"{name[:24]:<{width}}  {row['precision']:9.4f}  {recall}  {row['f1']:6.4f}  {row['support']:7,}")
     macro = scores["macro"]
     lines.append(f"{'macro mean':<{width}}  {macro['precision']:9.4f}  {macro['recall']:6.4f}  {macro['f1']:6.4f}")
-    if len(scores["confusion"]) <= 20:
+    if len(scores["confusion"]) <= MOST_CLASSES:
         lines += ["", "confusion matrix (a row is the true class, a column the predicted one)"]
         cell = max(len(f"{max(map(max, scores['confusion']))}"), 3) + 1
         lines += [

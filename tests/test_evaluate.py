@@ -8,8 +8,10 @@ import pytest
 from conftest import here, one_line_error, small_npz
 
 import kerascls
+from kerascls import metrics
 from kerascls.datasets import load_dataset
 from kerascls.errors import OutputError
+from kerascls.evaluate import accuracy_by_class
 from kerascls.runs import Run
 
 
@@ -26,6 +28,19 @@ def test_scores_are_those_of_training_and_pictures_are_drawn(run, capsys):
     assert (code, err) == (0, "") and json.loads(out) == Run.open(run).metrics["splits"]["test"]
     assert {path.name for path in run.glob("*.png")} == {"curves.png", "confusion.png", "most_wrong.png"}
     assert kerascls.evaluate(run, split="validation").scores == Run.open(run).metrics["splits"]["validation"]
+
+
+def test_the_accuracy_of_a_class_is_a_line_where_there_are_at_most_twenty():
+    def scores(classes):
+        labels, names = np.array([0, 0, 0, 1]), [f"klasse {i}" for i in range(classes)]
+        return metrics.score(labels, np.eye(classes)[[0, 0, 1, 1]], names)
+
+    assert accuracy_by_class(scores(3)).splitlines() == [
+        "  klasse 0  0.6667 of 3",
+        "  klasse 1  1.0000 of 1",
+        "  klasse 2  no images",
+    ]
+    assert len(accuracy_by_class(scores(20)).splitlines()) == 20 and accuracy_by_class(scores(21)) == ""
 
 
 def test_the_table_names_every_class_and_says_what_recall_is(run, capsys):
