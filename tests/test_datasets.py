@@ -1,5 +1,6 @@
 """Data sets: what they hold, and what is said of those that cannot be had."""
 
+import hashlib
 import importlib
 import time
 
@@ -33,6 +34,58 @@ def test_digits_are_1797_in_a_fixed_stratified_split():
     assert digits.image_shape == (28, 28, 1)
     assert digits.splits["train"].images.max() == 255 and digits.splits["train"].images.min() == 0
     assert digits.fingerprint() == datasets.load_dataset("digits").fingerprint()
+
+
+def test_shapes_are_the_same_to_the_bit_everywhere():
+    shapes = datasets.load_dataset("shapes")
+    assert {name: len(split) for name, split in shapes.splits.items()} == {
+        "train": 2000,
+        "validation": 400,
+        "test": 1000,
+    }
+    for split in shapes.splits.values():
+        assert len(set(np.bincount(split.labels, minlength=10))) == 1
+    assert shapes.image_shape == (32, 32, 3) and len(shapes.class_names) == 10
+    digest = hashlib.sha256(shapes.splits["train"].images[:20].tobytes()).hexdigest()
+    assert digest == "5de3419cdf41d9e4b7efe00edf6cfac5920f94ca00a2c57aefd878ef6365cb80"
+    everything = np.concatenate([split.images for split in shapes.splits.values()])
+    assert len(np.unique(everything.reshape(3400, -1), axis=0)) == 3400
+
+
+def test_shapes_are_drawn_at_the_size_asked_for(monkeypatch):
+    monkeypatch.setattr(datasets.dataset_module("shapes"), "SIZES", {"train": 20, "test": 10})
+    small, large = (datasets.load_dataset("shapes", image_shape=shape) for shape in ((32, 32, 3), (64, 96, 3)))
+    assert large.image_shape == (64, 96, 3)
+    digest = hashlib.sha256(large.splits["train"].images.tobytes()).hexdigest()
+    assert digest == "feb03865b1e952175f62c98fdb29d6f881d39ec980d0cc005e1eba2fe06a070d"
+    square = datasets.load_dataset("shapes", image_shape=(96, 96, 3)).splits["train"].images.astype(int)
+    blown_up = small.splits["train"].images.repeat(3, 1).repeat(3, 2).astype(int)
+    assert abs(square - blown_up).mean() < 10  # the same scenes,
+    assert (np.diff(blown_up, axis=2) == 0).mean() > 0.66 and (np.diff(square, axis=2) == 0).mean() < 0.2  # drawn anew
+    gray = datasets.load_dataset("shapes", image_shape=(32, 32, 1)).splits["train"].images
+    weights = small.splits["train"].images @ np.array([299, 587, 114])
+    assert np.array_equal(gray[..., 0], (weights + 500) // 1000)
+
+
+def test_shapes_below_32x32_are_refused():
+    for shape in ((28, 28, 1), (32, 31, 3)):
+        with pytest.raises(DataError, match="drawn from 32x32 pixels up") as error:
+            datasets.load_dataset("shapes", image_shape=shape)
+        assert str(list(shape)) in str(error.value)
+
+
+def test_a_linear_model_cannot_tell_shapes():
+    """Nor can the mean colour: they are drawn independently of the class. A network can: see test_train.py."""
+    from sklearn.linear_model import LogisticRegression
+
+    splits = datasets.load_dataset("shapes").splits
+    train, test = splits["train"], splits["test"]
+    for view in (
+        lambda images: images[:, ::2, ::2].reshape(len(images), -1) / 255 - 0.5,
+        lambda images: images.mean((1, 2)) / 255,
+    ):
+        linear = LogisticRegression(C=0.01, max_iter=50).fit(view(train.images), train.labels)
+        assert linear.score(view(test.images), test.labels) < 0.25
 
 
 def test_npz_is_read_as_keras_writes_it(tmp_path):
@@ -146,7 +199,7 @@ def test_missing_data_is_told_within_seconds():
 def test_unknown_names_are_told_with_the_nearest():
     with pytest.raises(DataError, match="Did you mean cifar10"):
         datasets.load_dataset("tfds:cifar1")
-    with pytest.raises(DataError, match="Known: digits, mnist"):
+    with pytest.raises(DataError, match="Known: cifar10, digits, mnist, shapes"):
         datasets.load_dataset("digts")
     with pytest.raises(DataError, match="not for image classification"):
         datasets.load_dataset("tfds:imdb_reviews")

@@ -8,9 +8,15 @@ from kerascls.catalog import model_files
 from kerascls.errors import ModelError
 from kerascls.models import build_model
 
-# (total, trainable) parameters on 28x28x1 and 10 classes; a model that is not here fails the test that counts.
-PARAMETERS = {"mnist_cnn": (1198, 1198), "mnist_cnn_bn": (2190, 2174)}
-IMAGES = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
+# Image shape, and (total, trainable) parameters on it and 10 classes; a model that is not here fails.
+PARAMETERS = {
+    "mnist_cnn": ((28, 28, 1), 1198, 1198),
+    "mnist_cnn_bn": ((28, 28, 1), 2190, 2174),
+    "cifar_cnn": ((32, 32, 3), 81302, 81302),
+    "cifar_lenet": ((32, 32, 3), 62006, 62006),
+    "cifar_cnn_bn": ((32, 32, 3), 121374, 121278),
+    "cifar_resnet": ((32, 32, 3), 1163074, 1161282),
+}
 
 
 @pytest.fixture(params=sorted(model_files()))
@@ -21,33 +27,38 @@ def name(request):
 @pytest.fixture
 def model(name):
     keras.utils.set_random_seed(0)
-    return build_model(name, (28, 28, 1), 10)
+    return build_model(name, PARAMETERS[name][0], 10)
+
+
+@pytest.fixture
+def images(model):
+    return np.random.default_rng(0).integers(0, 256, (6, *model.input_shape[1:]), np.uint8)
 
 
 def test_parameters_are_counted(name, model):
-    total, trainable = PARAMETERS[name]
+    _, total, trainable = PARAMETERS[name]
     assert model.count_params() == total
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == trainable
 
 
-def test_pixels_of_either_type_become_probabilities(model):
-    out = model(IMAGES, training=False)
+def test_pixels_of_either_type_become_probabilities(model, images):
+    out = model(images, training=False)
     assert out.shape == (6, 10) and out.dtype == "float32"
     assert np.allclose(np.sum(out, axis=1), 1, atol=1e-6)
-    assert np.array_equal(out, model(IMAGES.astype("float32"), training=False))
+    assert np.array_equal(out, model(images.astype("float32"), training=False))
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_saved_and_loaded_it_answers_alike(model, suffix, tmp_path):
+def test_saved_and_loaded_it_answers_alike(model, images, suffix, tmp_path):
     model.save(tmp_path / f"model{suffix}")
     loaded = keras.saving.load_model(tmp_path / f"model{suffix}", compile=False)
-    assert np.array_equal(model.predict(IMAGES, verbose=0), loaded.predict(IMAGES, verbose=0))
+    assert np.array_equal(model.predict(images, verbose=0), loaded.predict(images, verbose=0))
 
 
-def test_a_few_steps_lower_the_loss(model):
+def test_a_few_steps_lower_the_loss(model, images):
     labels = np.eye(10)[np.arange(6)]
     model.compile("adam", "categorical_crossentropy")
-    losses = model.fit(IMAGES, labels, epochs=8, verbose=0).history["loss"]
+    losses = model.fit(images, labels, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
 
 
@@ -60,6 +71,33 @@ def test_it_summarises_and_its_layers_have_names_of_their_own(name, model):
 
 def test_other_shapes_and_class_counts_build(name):
     assert build_model(name, (32, 40, 3), 2)(np.zeros((1, 32, 40, 3), np.uint8)).shape == (1, 2)
+
+
+def test_the_articles_cifar_networks_pool_before_they_normalise():
+    order = [layer.name for layer in build_model("cifar_cnn_bn", (32, 32, 3), 10).layers]
+    assert order[2:8] == ["conv1", "pool1", "bn1", "conv2", "pool2", "bn2"]
+    bn = build_model("cifar_cnn_bn", (32, 32, 3), 10).get_layer("bn1")
+    assert (bn.momentum, bn.epsilon) == (0.9, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["cifar_cnn", "cifar_lenet", "cifar_cnn_bn"])
+def test_low_is_where_black_pixels_are_scaled_to(name):
+    for low in (0.0, -1.0):
+        scale = build_model(name, (32, 32, 3), 10, low=low).get_layer("scale")
+        black_and_white = np.array([0, 255], np.uint8).reshape(1, 1, 2, 1)
+        assert np.ravel(scale(black_and_white)) == pytest.approx([low, 1.0], abs=1e-6)
+
+
+def test_cifar_resnet_in_half_precision_scales_and_answers_in_float32():
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_model("cifar_resnet", (32, 32, 3), 10)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    computed = {layer.name: layer.compute_dtype for layer in model.layers}
+    assert computed["scale"] == computed["classes"] == "float32" and computed["conv1a"] == "bfloat16"
+    pixel = np.full((1, 32, 32, 3), 201, np.uint8)  # 201 * 4 / 255 - 2 is no bfloat16
+    assert np.array(model.get_layer("scale")(pixel)).max() == pytest.approx(201 * 4 / 255 - 2, abs=1e-6)
 
 
 def test_pytorchs_way_to_begin_is_uniform_within_its_limits():
