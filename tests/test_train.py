@@ -15,7 +15,9 @@ import pytest
 from conftest import command, here, one_line_error, small_npz
 
 import kerascls
-from kerascls.config import Train
+from kerascls.catalog import recipe_names
+from kerascls.config import Train, load_config
+from kerascls.datasets import dataset_module
 from kerascls.errors import OutputError, TrainingFailed
 from kerascls.runs import Run
 from kerascls.train import make_optimizer, steps_per_execution
@@ -230,6 +232,19 @@ def test_the_fallback_is_announced_written_and_repeated(tmp_path):
     assert run.manifest["data"]["fallback_for"] == "mnist"
     later = command("predict", run.path, run.path / "samples" / "000.png", check=0)
     assert "DIGITS STANDS IN FOR IT" in later.stderr
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipe_names() if load_config(name).data.name == "cifar10"])
+def test_every_colour_recipe_takes_a_few_steps_on_shapes(recipe, monkeypatch, capsys):
+    monkeypatch.setattr(dataset_module("shapes"), "SIZES", {"train": 40, "validation": 20, "test": 20})
+    article = "/" in recipe  # an article's numbers are its data set's: it has no fallback
+    result = kerascls.train(recipe, data="shapes" if article else None, epochs=1, overrides={"train": {"samples": 2}})
+    run = Run.open(result.path)
+    assert run.metrics["data"] == "shapes" and run.metrics["splits"]["test"]["examples"] == 20
+    assert run.metrics["fallback_for"] == (None if article else "cifar10")
+    assert ("SHAPES STANDS IN FOR IT" in capsys.readouterr().err) == (not article)
+    loss = float(history(result.path)[0]["loss"])
+    assert 0 < loss < 10
 
 
 @pytest.mark.parametrize("arguments", [["--no-fallback"], ["--data", "mnist"], ["--data-dir", "."]])
