@@ -1,13 +1,14 @@
 """On real MNIST, where TFDS has it prepared: the released models' scores, and that recipes reach theirs."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 
 import kerascls
-from kerascls.datasets import load_dataset
+from kerascls.datasets import dataset_module, load_dataset
 from kerascls.runs import Run
 
 pytestmark = pytest.mark.realdata
@@ -25,6 +26,17 @@ def test_mnist_is_read_whole_and_by_the_one_road(real_data):
     raw = tfds.load("mnist", split="test[:300]", data_dir=real_data, decoders={"image": tfds.decode.SkipDecoding()})
     for i, example in enumerate(raw):
         assert np.array_equal(to_pixels(example["image"], (28, 28, 1)), mnist.splits["test"].images[i])
+
+
+def test_cifar10_is_read_whole_and_named_as_tfds_names_it(real_data):
+    if not (Path(real_data) / "cifar10").is_dir():
+        pytest.skip("needs CIFAR-10 prepared by TFDS beside MNIST")
+    cifar10 = load_dataset("cifar10", real_data)
+    assert {name: len(split) for name, split in cifar10.splits.items()} == {"train": 50000, "test": 10000}
+    assert np.bincount(cifar10.splits["train"].labels).tolist() == [5000] * 10
+    assert np.bincount(cifar10.splits["test"].labels).tolist() == [1000] * 10
+    module = dataset_module("cifar10")
+    assert (cifar10.class_names, cifar10.image_shape) == (module.class_names, module.image_shape)
 
 
 @pytest.mark.parametrize("name", ["mnist_cnn", "mnist_cnn_bn"])

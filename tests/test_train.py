@@ -413,6 +413,12 @@ def test_every_optimiser_takes_the_recipes_numbers(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe, floor", [("cifar_cnn", 0.72), ("cifar_lenet", 0.78), ("cifar_cnn_bn", 0.88)])
+def test_a_small_network_tells_shapes_which_a_linear_model_cannot(recipe, floor):
+    assert kerascls.train(recipe).accuracy >= floor  # a linear model: below 0.25, see test_datasets.py
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["mnist_cnn", "mnist_cnn_bn"])
 def test_the_fallback_reaches_its_accuracy_within_its_time(recipe):
     begin = time.perf_counter()
