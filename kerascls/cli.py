@@ -148,7 +148,7 @@ def _tell_result(result: Any, quiet: bool) -> None:
         f"{split} accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, balanced accuracy "
         f"{scores['balanced_accuracy']:.4f} ({scores['examples']:,} images)"
     )
-    if lines := accuracy_by_class(test):
+    if lines := accuracy_by_class(scores):
         click.echo(f"accuracy by class:\n{lines}")
     for file, what in (
         ("model.keras", f"the trained model: epoch {result.kept_epoch}"),

@@ -7,6 +7,6 @@ class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 image_shape = (32, 32, 3)
 
 
-def load(root=None, download=True, image_shape=None, background=(255, 255, 255)) -> Dataset:
+def load(root=None, download=True) -> Dataset:
     """50,000 train and 10,000 test images, 5,000 and 1,000 a class."""
-    return load_tfds("cifar10", root, download, image_shape, background)
+    return load_tfds("cifar10", root, download)
