@@ -556,7 +556,10 @@ class AugmentedModel(keras.Model):
     """Trains `classifier` on images augmented by `policy`. Evaluation and prediction are the classifier's own.
 
     What is saved, scored and exported is `classifier`, so nothing of the policy or of the optimiser goes along.
-    What step s draws is a function of (`seed`, s). From step `policy_steps` on, images are left as they are.
+    What step s draws is a function of (`seed`, s, replica). From step `policy_steps` on, images are left as they are.
+
+    Where the replicas of a strategy share a batch, every example weighs alike, however many a replica has: what is
+    reported and what is descended are those of one device. A replica may have none.
     """
 
     def __init__(
@@ -582,6 +585,8 @@ class AugmentedModel(keras.Model):
         if self.policy:
             step = tf.cast(self.optimizer.iterations.value, tf.int32)
             seed = tf.stack([tf.constant(self.seed, tf.int32), step])
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            seed = tf.where(replica > 0, tf.random.experimental.stateless_fold_in(seed, replica), seed)
             images = tf.cast(images, tf.float32)
             if self.policy_steps is None:
                 images, labels = apply_policy(self.policy, images, labels, seed)
@@ -592,3 +597,37 @@ class AugmentedModel(keras.Model):
                     lambda: (images, labels),
                 )
         return super().train_step((images, labels, sample_weight))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> tf.Tensor:
+        if training and self.distribute_strategy.num_replicas_in_sync > 1:
+            y_pred = _weigh_gradient(y_pred, _share_of_batch(tf.shape(x)[0]))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Keras 3.15 takes the mean of the first batch over the replicas here, which fails where their shares differ."""
+        if iterator is not None and self._distribute_strategy is not None:
+            local = self._distribute_strategy.experimental_local_results
+            for _, _, batches in iterator:
+                data_batch = tf.nest.map_structure(lambda value: local(value)[0], next(batches))
+                break
+        super()._maybe_symbolic_build(data_batch=data_batch)
+
+
+def _share_of_batch(count: tf.Tensor) -> tf.Tensor:
+    """`count` examples of this replica over the mean of all replicas': 1 where all have as many."""
+    context = tf.distribute.get_replica_context()
+    counts = tf.cast(count, tf.float32)
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, counts)
+    return counts * context.num_replicas_in_sync / total
+
+
+@tf.custom_gradient
+def _weigh_gradient(values: tf.Tensor, weight: tf.Tensor) -> Any:
+    """`values`, whose gradient is multiplied by `weight`.
+
+    Keras divides each replica's mean loss by the number of replicas; times its share of the batch, the gradients add
+    up to that of the mean over all examples. The loss itself stays a mean, which Keras' tracker weighs by examples.
+    """
+    return values, lambda upstream: (upstream * weight, None)

@@ -20,7 +20,7 @@ HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accu
 
 
 class EpochState(keras.callbacks.Callback):
-    """Makes epoch order and dropout functions of (seed, epoch) and of nothing before."""
+    """Makes epoch order and dropout functions of (seed, epoch), dropout of the replica too, and of nothing before."""
 
     def __init__(self, epoch_variable: tf.Variable, seed: int):
         super().__init__()
@@ -33,7 +33,11 @@ class EpochState(keras.callbacks.Callback):
             generators += [g for g in getattr(layer, "_seed_generators", []) if all(g is not o for o in generators)]
         for position, generator in enumerate(generators):
             # The steps of an epoch count the second number up; 2**20 of them fit before the next epoch's.
-            generator.state.assign([(self.seed * 1009 + position) % 2**32, epoch << 20])
+            # Each replica of a strategy has a state of its own.
+            for replica, state in enumerate(
+                self.model.distribute_strategy.experimental_local_results(generator.state.value)
+            ):
+                state.assign([(self.seed * 1009 + position + (replica << 24)) % 2**32, epoch << 20])
 
 
 class StopOnNaN(keras.callbacks.Callback):

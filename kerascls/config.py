@@ -6,6 +6,7 @@ arguments of that model's `build`. All faults of a recipe are reported together,
 
 import dataclasses
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -177,6 +178,35 @@ class Augment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Devices:
+    devices: str = _key(
+        "auto",
+        types=(str,),
+        doc=(
+            "auto (the first GPU, else the CPU), cpu, gpu, gpu:1, gpu:0,1 (several share each batch), mirrored (all GPUs "
+            "share it), or cpu:0,1: two logical CPU devices, to try sharing where there is no GPU"
+        ),
+    )
+    precision: str = _key(
+        "float32",
+        types=(str,),
+        choices=("float32", "bfloat16", "float16", "auto"),
+        doc=(
+            "what layers compute in; weights, outputs and the saved model are float32. float16 is for GPUs only; auto is "
+            "bfloat16 where the processor has it"
+        ),
+    )
+    xla: bool = _key(
+        False,
+        types=(bool,),
+        doc="compile the training step with XLA where it can be: one GPU, no augmentation policy, not deterministic",
+    )
+    deterministic: bool = _key(
+        False, types=(bool,), doc="a GPU's runs too repeat to the bit, and take longer; a CPU's always repeat"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Fallback:
     data: str = _key("", types=(str,), doc="embedded data set used, and announced, where data.name cannot be had")
     train: dict[str, Any] = dataclasses.field(default_factory=dict)  # keys of [train] that differ then
@@ -194,6 +224,7 @@ class Config:
     augment: Augment
     fallback: Fallback
     fallback_for: str | None = None
+    devices: Devices = Devices()
 
     def as_tables(self) -> dict[str, dict[str, Any]]:
         """The recipe as TOML tables, every key written out."""
@@ -205,6 +236,7 @@ class Config:
             "model": {"name": self.model.name, **self.model.options},
             "train": dataclasses.asdict(self.train),
             "augment": dataclasses.asdict(self.augment),
+            "devices": dataclasses.asdict(self.devices),
             "fallback": fallback,
         }
         return {name: table for name, table in tables.items() if table}
@@ -213,7 +245,14 @@ class Config:
         return tomli_w.dumps(self.as_tables())
 
 
-SECTIONS: dict[str, type] = {"data": Data, "model": Model, "train": Train, "augment": Augment, "fallback": Fallback}
+SECTIONS: dict[str, type] = {
+    "data": Data,
+    "model": Model,
+    "train": Train,
+    "augment": Augment,
+    "devices": Devices,
+    "fallback": Fallback,
+}
 
 
 # Reading and checking
@@ -294,6 +333,9 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
     train = _check_table(tables.get("train", {}), "train", Train, problems)
     augment = _check_table(tables.get("augment", {}), "augment", Augment, problems)
     problems.extend(_policy_problems(augment.get("policy", [])))
+    devices = _check_table(tables.get("devices", {}), "devices", Devices, problems)
+    if (fault := _devices_fault(devices.get("devices", "auto"))) is not None:
+        problems.append(fault)
     model_table = tables.get("model", {})
     model = _check_table(_only(model_table, "name"), "model", Model, problems)
     options = {key: value for key, value in model_table.items() if key != "name"}
@@ -348,7 +390,14 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
         head = f"{file} has {len(problems)} fault{'s' if len(problems) > 1 else ''}:"
         raise ConfigError("\n  ".join([head, *problems]) if len(problems) > 1 else f"{head} {problems[0]}")
     return Config(
-        recipe, Data(**data), Model(**model), Train(**train), Augment(**augment), Fallback(**fallback), fallback_for
+        recipe,
+        Data(**data),
+        Model(**model),
+        Train(**train),
+        Augment(**augment),
+        Fallback(**fallback),
+        fallback_for,
+        Devices(**devices),
     )
 
 
@@ -408,6 +457,27 @@ def _fault(value: Any, rule: Mapping[str, Any]) -> str | None:
     if high is not None and any(x > high for x in numbers):
         return f"at most {high}"
     return None
+
+
+def parse_devices(choice: str) -> tuple[str, tuple[int, ...]] | None:
+    """`gpu:0,1` as ("gpu", (0, 1)), `mirrored` as ("mirrored", ()); None if it is not a choice of devices.
+
+    >>> parse_devices("gpu:0,1"), parse_devices("cpu"), parse_devices("tpu")
+    (('gpu', (0, 1)), ('cpu', ()), None)
+    """
+    match = re.fullmatch(r"auto|mirrored|(?:cpu|gpu)(?::(\d\d?(?:,\d\d?)*))?", choice)
+    numbers = tuple(int(number) for number in (match[1] or "").split(",") if number) if match else ()
+    return (choice.partition(":")[0], numbers) if match and len(set(numbers)) == len(numbers) else None
+
+
+def _devices_fault(choice: str) -> str | None:
+    if parse_devices(choice) is not None:
+        return None
+    known = ("auto", "cpu", "gpu", "mirrored")
+    return (
+        f"devices.devices must be auto, cpu, gpu, mirrored, or numbers that differ as in gpu:0,1."
+        f"{nearest(choice, known)} Received: {choice!r}"
+    )
 
 
 def _data_problems(name: str, key: str) -> list[str]:

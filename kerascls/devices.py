@@ -1,6 +1,7 @@
-"""Starting TensorFlow quietly, and saying what it runs on."""
+"""Starting TensorFlow quietly, and choosing what it computes on."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -8,6 +9,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+
+from kerascls.config import parse_devices
+from kerascls.errors import ConfigError
 
 PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow")
 
@@ -41,11 +45,14 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def start() -> None:
+def start(logical_cpus: int = 1) -> None:
     """Imports TensorFlow and Keras without their noise, and settles what cannot be changed later.
 
-    Op determinism is on, so one seed on one kind of machine gives the same numbers; GPU memory grows as needed
-    (not run on a GPU). Calling it again is free.
+    Where there is no GPU, op determinism is on, so that one seed on one kind of machine gives the same numbers. GPU
+    memory grows as needed (not run on a GPU). Calling it again is free.
+
+    Args:
+        logical_cpus: how many devices TensorFlow is to see the CPU as, if it has not started yet.
     """
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -55,10 +62,15 @@ def start() -> None:
     with _quiet_stderr():
         import tensorflow as tf
 
-        for gpu in tf.config.list_physical_devices("GPU"):
-            with contextlib.suppress(RuntimeError):  # the GPU is in use already: its memory is settled
+        gpus = tf.config.list_physical_devices("GPU")
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already, and these are settled
+            for gpu in gpus:
                 tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.experimental.enable_op_determinism()
+            if logical_cpus > 1:
+                cpu = tf.config.list_physical_devices("CPU")[0]
+                tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * logical_cpus)
+        if not gpus:
+            tf.config.experimental.enable_op_determinism()
         import absl.logging
         import keras
 
@@ -71,25 +83,122 @@ def start() -> None:
     start.done = True  # type: ignore[attr-defined]
 
 
-def describe() -> dict[str, Any]:
-    """What `manifest.json` says under `device`. TensorFlow must have started."""
-    import keras
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """What a training computes on, and in what precision. Made by `choose`.
+
+    Attributes:
+        kind: "cpu" or "gpu".
+        devices: TensorFlow's logical devices, as ("GPU:0", "GPU:1"); each is a replica that takes a share of a batch.
+        strategy: the tf.distribute strategy in whose scope model and optimiser are to be made.
+        strategy_name: "default" (TensorFlow's own device, no strategy), "one_device" or "mirrored".
+        precision: "float32", "bfloat16" or "float16".
+        deterministic: whether ops give the same bits every time.
+    """
+
+    kind: str
+    devices: tuple[str, ...]
+    strategy: Any
+    strategy_name: str
+    precision: str
+    deterministic: bool
+
+    @property
+    def replicas(self) -> int:
+        return len(self.devices)
+
+    def describe(self) -> dict[str, Any]:
+        """What `manifest.json` says under `device`."""
+        return {
+            "kind": self.kind,
+            "name": cpu_name() if self.kind == "cpu" else _gpu_details(self.devices[0]).get("device_name", "GPU"),
+            "count": len(self.devices),
+            "strategy": self.strategy_name,
+            "precision": self.precision,
+            "deterministic": self.deterministic,
+        }
+
+
+def choose(devices: str = "auto", precision: str = "float32", deterministic: bool = False) -> Placement:
+    """Settles on devices, strategy and precision, and starts TensorFlow.
+
+    Args:
+        devices: auto, cpu, gpu, gpu:0,1, mirrored or cpu:0,1, as in a recipe's `devices.devices`.
+        precision: float32, bfloat16, float16, or auto: bfloat16 where the processor computes in it.
+        deterministic: whether a GPU's ops too must give the same bits every time; a CPU's always do.
+
+    Raises:
+        ConfigError: a device is not here, or the precision is none for it.
+    """
+    kind, numbers = parse_devices(devices)
+    start(logical_cpus=max(numbers, default=0) + 1 if kind == "cpu" else 1)
+    import tensorflow as tf
+    from tensorflow.python.framework.config import is_op_determinism_enabled  # which the public API only sets
+
+    def found(kind: str) -> list[str]:
+        return [device.name.rpartition("device:")[2] for device in tf.config.list_logical_devices(kind.upper())]
+
+    default = (found("gpu") or found("cpu"))[0]
+    if kind in ("auto", "mirrored"):
+        everyone = kind == "mirrored"
+        kind = default[:3].lower()
+        numbers = tuple(range(len(found(kind)))) if everyone else (0,)
+    numbers = numbers or (0,)
+    if missing := [number for number in numbers if number >= len(found(kind))]:
+        raise ConfigError(f"devices.devices = {devices}: {_why_missing(kind, missing[0], found(kind))}")
+    chosen = tuple(found(kind)[number] for number in numbers)
+    precision = _settle_precision(precision, kind, chosen[0])
+    if kind == "cpu" or deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if len(chosen) > 1:
+        strategy, name = tf.distribute.MirroredStrategy([f"/{device}" for device in chosen]), "mirrored"
+    elif chosen[0] == default:
+        strategy, name = tf.distribute.get_strategy(), "default"
+    else:
+        strategy, name = tf.distribute.OneDeviceStrategy(f"/{chosen[0]}"), "one_device"
+    return Placement(kind, chosen, strategy, name, precision, is_op_determinism_enabled())
+
+
+def _why_missing(kind: str, number: int, found: list[str]) -> str:
+    if kind == "cpu":
+        return (
+            f"TensorFlow has started with {len(found)} CPU device{'s' * (len(found) > 1)}, and cannot make CPU:{number} "
+            "any more. Choose it in the first training of a process."
+        )
+    if not found:
+        return (
+            "TensorFlow sees no GPU here. Choose auto or cpu; `kerascls devices` shows what there is, and "
+            "`pip install 'kerascls[cuda]'` brings NVIDIA's libraries."
+        )
+    return f"there is no GPU:{number}. TensorFlow sees {', '.join(found)}."
+
+
+def _settle_precision(precision: str, kind: str, device: str) -> str:
+    """`precision`, with auto settled. Raises ConfigError for float16 on a CPU."""
+    if precision == "float16" and kind == "cpu":
+        raise ConfigError("devices.precision = float16 is for GPUs only. Choose float32, bfloat16 or auto.")
+    if precision != "auto":
+        return precision
+    native = _cpu_has_bfloat16() if kind == "cpu" else _gpu_details(device).get("compute_capability", (0,))[0] >= 8
+    return "bfloat16" if native else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16: AMX or AVX-512 of x86, or ARM's own."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith(("flags", "Features")):
+                return bool({"amx_bf16", "avx512_bf16", "bf16"} & set(line.split()))
+    return False
+
+
+def _gpu_details(device: str) -> dict[str, Any]:
+    """`device_name` and `compute_capability` of a GPU, where TensorFlow knows them (not run on a GPU)."""
     import tensorflow as tf
 
-    gpus = tf.config.list_logical_devices("GPU")
-    name = (
-        tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0]).get("device_name", "GPU")
-        if gpus
-        else cpu_name()
-    )
-    return {
-        "kind": "gpu" if gpus else "cpu",
-        "name": name,
-        "count": max(1, len(gpus)),
-        "strategy": "default",
-        "precision": keras.config.dtype_policy().name,
-        "deterministic": True,
-    }
+    gpus = tf.config.list_physical_devices("GPU")
+    number = int(device.removeprefix("GPU:"))
+    return tf.config.experimental.get_device_details(gpus[number]) if number < len(gpus) else {}
 
 
 def cpu_name() -> str:
@@ -121,5 +230,5 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
         "cpu": cpu_name(),
-        "device": describe(),
+        "device": choose().describe(),
     }

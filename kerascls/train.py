@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from kerascls import devices, metrics
-from kerascls.config import Config, Train, size_problems
+from kerascls import metrics
+from kerascls.config import Config, Train, load_config, size_problems
 from kerascls.datasets import Dataset, Split, load_recipe_data
+from kerascls.devices import Placement, choose, versions
 from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.evaluate import BATCH_SIZE, draw
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
@@ -56,6 +57,8 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
+    devices: str | None = None,
+    precision: str | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     data_dir: str | None = None,
     fallback: bool = True,
@@ -71,6 +74,8 @@ def train(
         recipe: a recipe's name, or the path of a .toml file.
         data: another data set than the recipe's (a name, a folder, tfds:NAME, FILE.npz).
         epochs, batch_size, seed: in place of the recipe's.
+        devices: "auto", "cpu", "gpu", "gpu:0,1", "mirrored" or "cpu:0,1", in place of the recipe's `devices.devices`.
+        precision: "float32", "bfloat16", "float16" or "auto", in place of the recipe's `devices.precision`.
         overrides: tables laid over the recipe, as `{"train": {"learning_rate": 0.01}}`.
         data_dir: where TFDS keeps prepared data; missing data is then an error.
         fallback: whether the recipe's embedded data may stand in where its own cannot be had.
@@ -89,31 +94,45 @@ def train(
     for key, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed)):
         if value is not None:
             tables.setdefault("train", {})[key] = value
+    for key, value in (("devices", devices), ("precision", precision)):
+        if value is not None:
+            tables.setdefault("devices", {})[key] = value
     if data is not None:
         tables.setdefault("data", {})["name"] = os.fspath(data)
     out = Path(out) if out is not None else None
     if out is not None and out.exists():
         raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
+    wish = load_config(recipe, tables).devices
+    if wish.devices != "auto":  # settled first: reading data may start TensorFlow with the devices that it finds
+        choose(wish.devices)
     config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
-    devices.start()
+    placement = choose(wish.devices, wish.precision, wish.deterministic)
     given = config.fallback_for is not None or "name" in tables.get("data", {})
     data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
     name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
     command = command or f"kerascls.train({config.recipe!r})"
-    return _Training(config, dataset, out, name, command, quiet, log_steps).run_all()
+    return _Training(config, dataset, placement, out, name, command, quiet, log_steps).run_all()
 
 
 class _Training:
     """One training, from data to scored run."""
 
     def __init__(
-        self, config: Config, published: Dataset, out: Path | None, name: str, command: str, quiet: bool, log_steps: int
+        self,
+        config: Config,
+        published: Dataset,
+        placement: Placement,
+        out: Path | None,
+        name: str,
+        command: str,
+        quiet: bool,
+        log_steps: int,
     ):
         import keras
 
-        from kerascls.models import build_model
+        from kerascls.models import build_model, copy_for_training
 
-        self.config, self.quiet, self.log_steps = config, quiet, log_steps
+        self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
         self.begin = time.perf_counter()
         keras.backend.clear_session()
         keras.utils.set_random_seed(config.train.seed)
@@ -123,9 +142,13 @@ class _Training:
             raise ConfigError(problems[0])
         self.splits, self.published = self.dataset.splits, set(published.splits)
         self.num_classes = len(published.class_names)
-        self.classifier = build_model(
+        # What is saved and scored is always this float32 model, made outside any strategy; a copy may train for it.
+        self.reference = self.classifier = build_model(
             config.model.name, published.image_shape, self.num_classes, **config.model.options
         )
+        if placement.strategy_name != "default" or placement.precision != "float32":
+            with placement.strategy.scope():
+                self.classifier = copy_for_training(self.reference, placement.precision, placement.replicas > 1)
         self.card = Card(
             published.class_names,
             published.image_shape,
@@ -142,8 +165,8 @@ class _Training:
             "command": command,
             "recipe": config.recipe,
             "seed": config.train.seed,
-            "versions": devices.versions(),
-            "device": devices.describe(),
+            "versions": versions(),
+            "device": placement.describe(),
             "started": now(),
             "seconds": {"total": None, "fit": None, "epochs": []},
             "best_epoch": None,
@@ -235,14 +258,18 @@ class _Training:
         batches = TrainingBatches(examples, self.num_classes, train.batch_size, train.seed, train.drop_remainder)
         augment = self.config.augment
         policy_steps = round(augment.until * train.epochs) * batches.steps if augment.until < 1 else None
-        model = AugmentedModel(self.classifier, augment.policy, train.seed, policy_steps)
-        model.compile(
-            optimizer=make_optimizer(train, batches.steps),
-            metrics=["accuracy"],
-            loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
-            steps_per_execution=min(train.steps_per_execution, batches.steps)
-            or steps_per_execution(batches.steps, train.batch_size, self.dataset.image_shape),
-        )
+        with self.placement.strategy.scope():
+            model = AugmentedModel(self.classifier, augment.policy, train.seed, policy_steps)
+            optimizer = make_optimizer(train, batches.steps)
+            if self.placement.precision == "float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            model.compile(
+                optimizer=optimizer,
+                metrics=["accuracy"],
+                loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
+                steps_per_execution=self.steps_per_execution(batches.steps),
+                jit_compile=self.compiles_with_xla(),
+            )
         validation = (
             scoring_batches(self.splits["validation"], self.num_classes) if "validation" in self.splits else None
         )
@@ -271,6 +298,21 @@ class _Training:
             for callback in callbacks:
                 getattr(callback, "close", lambda: None)()  # leaves the terminal's line as it should be
 
+    def steps_per_execution(self, steps: int) -> int:
+        """Under a strategy 1: Keras 3.15 fails with more."""
+        if self.placement.strategy_name != "default":
+            return 1
+        train = self.config.train
+        return min(train.steps_per_execution, steps) or steps_per_execution(
+            steps, train.batch_size, self.dataset.image_shape
+        )
+
+    def compiles_with_xla(self) -> bool:
+        """Where the recipe asks for it and it can be; the warps of a policy have no XLA kernels (not run on a GPU)."""
+        place = self.placement
+        possible = place.kind == "gpu" and place.strategy_name == "default" and not place.deterministic
+        return self.config.devices.xla and possible and not self.config.augment.policy
+
     def callbacks(self, batches: Any) -> list[Any]:
         """In the order in which they must run at an epoch's end: what is kept is decided before it is told."""
         import keras
@@ -281,7 +323,7 @@ class _Training:
         callbacks: list[Any] = [
             EpochState(batches.epoch, train.seed),
             StopOnNaN(manifest, path, batches.steps),
-            KeepEpoch(manifest, train.keep, lambda: save_keras(self.classifier, self.card, self.run.model_path)),
+            KeepEpoch(manifest, train.keep, self.save),
             WriteHistory(manifest, path / "history.csv"),
         ]
         if train.early_stopping_patience:
@@ -300,6 +342,12 @@ class _Training:
                 )
             )
         return callbacks
+
+    def save(self) -> None:
+        """Writes model.keras, in float32 whatever has trained it."""
+        if self.reference is not self.classifier:
+            self.reference.set_weights(self.classifier.get_weights())
+        save_keras(self.reference, self.card, self.run.model_path)
 
     def score(self) -> dict[str, dict[str, Any]]:
         """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures; the scores."""

@@ -54,9 +54,7 @@ def load(image_shape=None) -> Dataset:
     """
     height, width, _ = image_shape or (32, 32, 3)
     if min(height, width) < 32:
-        raise DataError(
-            f"shapes is drawn from 32x32 pixels up. Received: data.image_shape = {list(image_shape)}"
-        )
+        raise DataError(f"shapes is drawn from 32x32 pixels up. Received: data.image_shape = {list(image_shape)}")
     splits = {}
     for seed, (name, count) in enumerate(SIZES.items()):
         labels = np.arange(count) % len(_SHAPES)

@@ -77,6 +77,55 @@ def check_model(name: str, model: Any, image_shape: tuple[int, int, int], num_cl
         )
 
 
+def copy_for_training(model: keras.Model, precision: str, synchronized: bool) -> keras.Model:
+    """A model of the same layers and weights that computes otherwise; `model` itself stays the float32 reference.
+
+    Nested models are copied too, and the order of `weights` is the same, so that `model.set_weights(copy.get_weights())`
+    brings back what was trained. Call it inside the scope of the strategy that will train the copy.
+
+    Args:
+        precision: "float32", or "bfloat16" or "float16": every layer but the last then has Keras' mixed policy, in
+            which it computes in that precision and keeps its weights in float32. The last one stays float32.
+        synchronized: whether batch normalisation takes its moments over the replicas of a strategy together.
+
+    Raises:
+        ModelError: the model ends in an operation that is not a layer, which cannot be kept in float32.
+    """
+    config = model.get_config() if precision == "float32" else _mixed_config(model, f"mixed_{precision}")
+    copy = type(model).from_config(config)
+    copy.set_weights(model.get_weights())
+    for layer in copy._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = synchronized
+    return copy
+
+
+def _mixed_config(model: keras.Model, policy: str) -> dict[str, Any]:
+    """The config of `model` with `policy` in every layer but the one that gives the output."""
+    config = model.get_config()
+    last = model.outputs[0]._keras_history.operation
+    if not isinstance(last, keras.layers.Layer):
+        raise ModelError(
+            f"Model {model.name} ends in the operation {last.name}: with devices.precision other than float32 it must "
+            "end in a layer, as keras.layers.Softmax() is, which stays in float32."
+        )
+    for entry in config["layers"]:
+        if entry["config"]["name"] != last.name:
+            _set_policy(entry["config"], policy)
+        elif isinstance(last, keras.Model):
+            entry["config"] = _mixed_config(last, policy)
+    return config
+
+
+def _set_policy(config: Any, policy: str) -> None:
+    """Puts `policy` in place of every dtype policy of a config, those of nested layers among them."""
+    if isinstance(config, dict) and config.get("class_name") == "DTypePolicy":
+        config["config"] = {"name": policy}
+    elif isinstance(config, dict | list | tuple):
+        for value in config.values() if isinstance(config, dict) else config:
+            _set_policy(value, policy)
+
+
 def _builder(name: str):
     if not name.endswith(".py"):
         if name not in model_files():
