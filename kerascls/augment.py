@@ -558,8 +558,8 @@ class AugmentedModel(keras.Model):
     What is saved, scored and exported is `classifier`, so nothing of the policy or of the optimiser goes along.
     What step s draws is a function of (`seed`, s, replica). From step `policy_steps` on, images are left as they are.
 
-    Where the replicas of a strategy share a batch, every example weighs alike, however many a replica has: what is
-    reported and what is descended are those of one device. A replica may have none.
+    Where the replicas of a strategy share a batch, every example weighs alike, however many a replica has: the loss
+    that is reported and the gradient that is followed are those of one device.
     """
 
     def __init__(
@@ -596,17 +596,41 @@ class AugmentedModel(keras.Model):
                     lambda: apply_policy(self.policy, images, labels, seed),
                     lambda: (images, labels),
                 )
-        return super().train_step((images, labels, sample_weight))
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return super().train_step((images, labels, sample_weight))
+        count = _examples(labels)
+        with tf.GradientTape() as tape:
+            probabilities = self(images, training=True)
+            loss = self.compute_loss(images, labels, probabilities, sample_weight)
+            objective = self.optimizer.scale_loss(loss * _share_of_batch(count))
+        gradients = tape.gradient(objective, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return self._report(loss, images, labels, probabilities, sample_weight, count)
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> tf.Tensor:
-        if training and self.distribute_strategy.num_replicas_in_sync > 1:
-            y_pred = _weigh_gradient(y_pred, _share_of_batch(tf.shape(x)[0]))
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+    def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return super().test_step(data)
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        probabilities = self(images, training=False)
+        loss = self.compute_loss(images, labels, probabilities, sample_weight, training=False)
+        return self._report(loss, images, labels, probabilities, sample_weight, _examples(labels))
+
+    def _report(
+        self,
+        loss: tf.Tensor,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        probabilities: tf.Tensor,
+        sample_weight: Any,
+        count: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """Updates the metrics by the `count` examples of this replica. Keras' `loss` is a mean over the replicas."""
+        self.metrics[0].update_state(loss * self.distribute_strategy.num_replicas_in_sync, sample_weight=count)
+        sample_weight = None if sample_weight is None else sample_weight[:count]
+        return self.compute_metrics(images, labels[:count], probabilities[:count], sample_weight)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Keras 3.15 takes the mean of the first batch over the replicas here, which fails where their shares differ."""
+        """Keras 3.15 adds up the replicas' first batches here, which fails where their shares differ in size."""
         if iterator is not None and self._distribute_strategy is not None:
             local = self._distribute_strategy.experimental_local_results
             for _, _, batches in iterator:
@@ -615,19 +639,20 @@ class AugmentedModel(keras.Model):
         super()._maybe_symbolic_build(data_batch=data_batch)
 
 
-def _share_of_batch(count: tf.Tensor) -> tf.Tensor:
-    """`count` examples of this replica over the mean of all replicas': 1 where all have as many."""
-    context = tf.distribute.get_replica_context()
-    counts = tf.cast(count, tf.float32)
-    total = context.all_reduce(tf.distribute.ReduceOp.SUM, counts)
-    return counts * context.num_replicas_in_sync / total
+def _examples(labels: tf.Tensor) -> tf.Tensor:
+    """How many rows of a replica's labels are examples: all, or 0 where it only keeps the others company.
 
-
-@tf.custom_gradient
-def _weigh_gradient(values: tf.Tensor, weight: tf.Tensor) -> Any:
-    """`values`, whose gradient is multiplied by `weight`.
-
-    Keras divides each replica's mean loss by the number of replicas; times its share of the batch, the gradients add
-    up to that of the mean over all examples. The loss itself stays a mean, which Keras' tracker weighs by examples.
+    See `pipeline.share_among`, whose copies have labels of zero.
     """
-    return values, lambda upstream: (upstream * weight, None)
+    return tf.math.count_nonzero(tf.reduce_max(labels, axis=-1), dtype=tf.int32)
+
+
+def _share_of_batch(count: tf.Tensor) -> tf.Tensor:
+    """`count` examples of this replica over the mean of all replicas': 1 where all have as many.
+
+    Keras divides each replica's mean loss by the number of replicas and adds up their gradients; times the share, they
+    add up to the gradient of the mean over all examples.
+    """
+    context = tf.distribute.get_replica_context()
+    count = tf.cast(count, tf.float32)
+    return count * context.num_replicas_in_sync / context.all_reduce(tf.distribute.ReduceOp.SUM, count)

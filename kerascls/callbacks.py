@@ -100,7 +100,7 @@ class WriteHistory(keras.callbacks.Callback):
         self.begin = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs["seconds"] = round(time.perf_counter() - self.begin, 3)
         self.rows.append({**logs, "epoch": epoch + 1})
         self.manifest["seconds"]["epochs"].append(logs["seconds"])

@@ -183,8 +183,8 @@ class Devices:
         "auto",
         types=(str,),
         doc=(
-            "auto (the first GPU, else the CPU), cpu, gpu, gpu:1, gpu:0,1 (several share each batch), mirrored (all GPUs "
-            "share it), or cpu:0,1: two logical CPU devices, to try sharing where there is no GPU"
+            "auto (the first GPU, else the CPU), cpu, gpu, gpu:1, gpu:0,1 (they share each batch), mirrored (all GPUs "
+            "do), or cpu:0,1: two logical CPU devices, to try sharing where there is no GPU"
         ),
     )
     precision: str = _key(
@@ -192,8 +192,8 @@ class Devices:
         types=(str,),
         choices=("float32", "bfloat16", "float16", "auto"),
         doc=(
-            "what layers compute in; weights, outputs and the saved model are float32. float16 is for GPUs only; auto is "
-            "bfloat16 where the processor has it"
+            "what layers compute in; weights, outputs and the saved model are float32. float16 is for GPUs only, auto "
+            "is bfloat16 where the processor has it"
         ),
     )
     xla: bool = _key(

@@ -162,7 +162,7 @@ def choose(devices: str = "auto", precision: str = "float32", deterministic: boo
 def _why_missing(kind: str, number: int, found: list[str]) -> str:
     if kind == "cpu":
         return (
-            f"TensorFlow has started with {len(found)} CPU device{'s' * (len(found) > 1)}, and cannot make CPU:{number} "
+            f"TensorFlow has started with {len(found)} CPU device{'s' * (len(found) > 1)} and cannot make CPU:{number} "
             "any more. Choose it in the first training of a process."
         )
     if not found:

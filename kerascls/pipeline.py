@@ -22,7 +22,15 @@ class TrainingBatches:
     `(batch, num_classes)`. Set `epoch` before the epoch's iterator is made, as `EpochSetter` in train.py does.
     """
 
-    def __init__(self, split: Split, num_classes: int, batch_size: int, seed: int, drop_remainder: bool = False):
+    def __init__(
+        self,
+        split: Split,
+        num_classes: int,
+        batch_size: int,
+        seed: int,
+        drop_remainder: bool = False,
+        replicas: int = 1,
+    ):
         count = len(split)
         batch_size = min(batch_size, count)
         # A set smaller than a batch still trains, as one batch.
@@ -38,13 +46,13 @@ class TrainingBatches:
 
         dataset = tf.data.Dataset.range(1).flat_map(epoch_batches)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.steps))
-        self.dataset = dataset.prefetch(_PREFETCH)
+        self.dataset = share_among(replicas, dataset).prefetch(_PREFETCH)
 
 
-def scoring_batches(split: Split, num_classes: int, batch_size: int = 256) -> tf.data.Dataset:
+def scoring_batches(split: Split, num_classes: int, batch_size: int = 256, replicas: int = 1) -> tf.data.Dataset:
     """Every example once, in order; the same element types as `TrainingBatches.dataset`."""
     dataset = _batches(split, num_classes, batch_size)(tf.range(len(split)))
-    return dataset.prefetch(_PREFETCH)
+    return share_among(replicas, dataset).prefetch(_PREFETCH)
 
 
 def _batches(split: Split, num_classes: int, batch_size: int) -> Callable[[tf.Tensor], tf.data.Dataset]:
@@ -91,6 +99,26 @@ def on_canvas(split: Split, canvas: tuple[int, int] | None, cache_mb: int) -> Sp
     files: FileImages = split.origin.on_canvas(*canvas)
     kept = int(np.prod(files.shape)) <= cache_mb * 10**6
     return dataclasses.replace(split, images=files[:] if kept else files, origin=files)
+
+
+def share_among(replicas: int, batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches of `(images, labels)` that leave no replica of a strategy without images.
+
+    A replica takes ceil(n / replicas) of n images as long as there are any, and TensorFlow 2.21's convolutions fail on
+    an empty batch. Where one would have none, the batch is repeated so that each replica has all of it: the moments of
+    batch normalisation stay what they were. Only the first's labels are one-hot; the copies' are zero, by which
+    `augment.AugmentedModel` leaves them out of loss, gradient and metrics.
+    """
+    if replicas == 1:
+        return batches
+
+    def share(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        count = tf.shape(labels)[0]
+        copies = replicas - 1 if (replicas - 1) * -(-count // replicas) >= count else 0
+        images = tf.tile(images, [1 + copies, 1, 1, 1])
+        return images, tf.pad(labels, [[0, copies * count], [0, 0]])
+
+    return batches.map(share)
 
 
 def balanced_class_weight(labels: np.ndarray, num_classes: int) -> dict[int, float]:

@@ -255,7 +255,14 @@ class _Training:
 
         train = self.config.train
         examples = on_canvas(self.splits["train"], tuple(self.config.data.canvas), self.config.data.cache_mb)
-        batches = TrainingBatches(examples, self.num_classes, train.batch_size, train.seed, train.drop_remainder)
+        batches = TrainingBatches(
+            examples,
+            self.num_classes,
+            train.batch_size,
+            train.seed,
+            train.drop_remainder,
+            self.placement.replicas,
+        )
         augment = self.config.augment
         policy_steps = round(augment.until * train.epochs) * batches.steps if augment.until < 1 else None
         with self.placement.strategy.scope():
@@ -271,7 +278,9 @@ class _Training:
                 jit_compile=self.compiles_with_xla(),
             )
         validation = (
-            scoring_batches(self.splits["validation"], self.num_classes) if "validation" in self.splits else None
+            scoring_batches(self.splits["validation"], self.num_classes, replicas=self.placement.replicas)
+            if "validation" in self.splits
+            else None
         )
         weights = (
             balanced_class_weight(self.splits["train"].labels, self.num_classes)

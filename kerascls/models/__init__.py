@@ -80,8 +80,8 @@ def check_model(name: str, model: Any, image_shape: tuple[int, int, int], num_cl
 def copy_for_training(model: keras.Model, precision: str, synchronized: bool) -> keras.Model:
     """A model of the same layers and weights that computes otherwise; `model` itself stays the float32 reference.
 
-    Nested models are copied too, and the order of `weights` is the same, so that `model.set_weights(copy.get_weights())`
-    brings back what was trained. Call it inside the scope of the strategy that will train the copy.
+    Nested models are copied too, and the order of `weights` is the same: `model.set_weights(copy.get_weights())` brings
+    back what was trained. Call it inside the scope of the strategy that will train the copy.
 
     Args:
         precision: "float32", or "bfloat16" or "float16": every layer but the last then has Keras' mixed policy, in
