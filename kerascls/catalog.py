@@ -5,6 +5,7 @@ All of it is read from file names and source text, so nothing here imports or ru
 
 import ast
 import difflib
+import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,19 @@ def recipe_path(word: str) -> Path:
 def model_files() -> dict[str, Path]:
     """The models that kerascls brings: name to source file."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "models").glob("[a-z]*.py"))}
+
+
+def backbones() -> dict[str, str]:
+    """Networks of keras.applications: name to its module there, read from Keras' source."""
+    keras = Path(importlib.util.find_spec("keras").origin).parent
+    tree = ast.parse((keras / "applications" / "__init__.py").read_text(encoding="utf-8"))
+    prefix = "keras.src.applications."
+    return {
+        alias.name: node.module.removeprefix(prefix)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(prefix)
+        for alias in node.names
+    }
 
 
 def dataset_files() -> dict[str, Path]:

@@ -15,6 +15,7 @@ from typing import Any
 import tomli_w
 
 from kerascls.catalog import (
+    backbones,
     build_options,
     dataset_files,
     model_files,
@@ -160,6 +161,23 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
+class Finetune:
+    epochs: int = _key(0, types=(int,), low=0, doc="epochs after those of [train] in which the backbone trains too")
+    unfreeze: int | str = _key(
+        0,
+        types=(int, str),
+        low=0,
+        doc=(
+            "layers of the backbone that train then: how many from its end, or how a layer's name begins, as "
+            '"conv5_block1": it and all after it; batch normalisation stays frozen'
+        ),
+    )
+    learning_rate: float = _key(1e-5, types=(float, int), above=0, doc="of a new optimiser, of train.optimizer's kind")
+    schedule: str = _key("cosine", types=(str,), choices=SCHEDULES, doc="over these epochs")
+    warmup_epochs: float = _key(0.0, types=(float, int), low=0, doc="the learning rate climbs linearly for so long")
+
+
+@dataclasses.dataclass(frozen=True)
 class Augment:
     policy: list[dict[str, Any]] = _key(
         [],
@@ -221,6 +239,7 @@ class Config:
     data: Data
     model: Model
     train: Train
+    finetune: Finetune
     augment: Augment
     fallback: Fallback
     fallback_for: str | None = None
@@ -235,6 +254,7 @@ class Config:
             "data": dataclasses.asdict(self.data),
             "model": {"name": self.model.name, **self.model.options},
             "train": dataclasses.asdict(self.train),
+            "finetune": dataclasses.asdict(self.finetune),
             "augment": dataclasses.asdict(self.augment),
             "devices": dataclasses.asdict(self.devices),
             "fallback": fallback,
@@ -249,6 +269,7 @@ SECTIONS: dict[str, type] = {
     "data": Data,
     "model": Model,
     "train": Train,
+    "finetune": Finetune,
     "augment": Augment,
     "devices": Devices,
     "fallback": Fallback,
@@ -331,6 +352,7 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
     tables = {section: table for section, table in tables.items() if isinstance(table, dict)}
     data = _check_table(tables.get("data", {}), "data", Data, problems)
     train = _check_table(tables.get("train", {}), "train", Train, problems)
+    finetune = _check_table(tables.get("finetune", {}), "finetune", Finetune, problems)
     augment = _check_table(tables.get("augment", {}), "augment", Augment, problems)
     problems.extend(_policy_problems(augment.get("policy", [])))
     devices = _check_table(tables.get("devices", {}), "devices", Devices, problems)
@@ -386,6 +408,8 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
             "train.early_stopping_patience needs a validation split that is not the test split. "
             f"Received: data.validation = {validation!r}"
         )
+    if finetune.get("epochs") and not finetune.get("unfreeze"):
+        problems.append("finetune.unfreeze must say which layers of the backbone train in the finetune.epochs.")
     if problems:
         head = f"{file} has {len(problems)} fault{'s' if len(problems) > 1 else ''}:"
         raise ConfigError("\n  ".join([head, *problems]) if len(problems) > 1 else f"{head} {problems[0]}")
@@ -394,6 +418,7 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
         Data(**data),
         Model(**model),
         Train(**train),
+        Finetune(**finetune),
         Augment(**augment),
         Fallback(**fallback),
         fallback_for,
@@ -501,7 +526,45 @@ def _model_problems(name: str, options: Mapping[str, Any]) -> list[str]:
             f"model.name: no model is named {name!r}.{nearest(name, model_files())} "
             f"Known: {', '.join(model_files())}, or a path, ./my_net.py."
         ]
-    return _option_problems(f"model.{{}} is not an option of {name}.", "model.{}", options, build_options(path))
+    known = build_options(path)
+    problems = _option_problems(f"model.{{}} is not an option of {name}.", "model.{}", options, known)
+    if not problems and "backbone" in known:
+        problems = _backbone_problems({**known, **options})
+    return problems
+
+
+def _backbone_problems(options: Mapping[str, Any]) -> list[str]:
+    """Faults of `backbone`, `weights` and `pixel_range`, which mean the same in every model that has them."""
+    backbone, weights, pixel_range = (options[key] for key in ("backbone", "weights", "pixel_range"))
+    problems = []
+    if not backbone.endswith(".keras"):
+        if backbone not in backbones():
+            problems.append(
+                f"model.backbone: keras.applications has no network {backbone!r}.{nearest(backbone, backbones())} "
+                "Expected one of its names, as ResNet50 or MobileNetV2, or a path, ./my_backbone.keras."
+            )
+    elif not Path(backbone).is_file():
+        problems.append(f"model.backbone: file {backbone} does not exist.")
+    elif not pixel_range:
+        problems.append(
+            f"model.pixel_range must say in what range {backbone} takes its pixels, as in "
+            "--set 'model.pixel_range=[-1, 1]'."
+        )
+    if pixel_range and not (
+        len(pixel_range) == 2
+        and all(type(x) in (int, float) and abs(x) <= LARGEST_OPTION for x in pixel_range)
+        and pixel_range[0] < pixel_range[1]
+    ):
+        problems.append(f"model.pixel_range must be [low, high] with low below high. Received: {pixel_range!r}")
+    if weights not in ("imagenet", "none"):
+        if not weights.endswith((".h5", ".keras")):
+            problems.append(
+                f"model.weights must be imagenet, none, or a .h5 or .keras file."
+                f"{nearest(weights, ('imagenet', 'none'))} Received: {weights!r}"
+            )
+        elif not Path(weights).is_file():
+            problems.append(f"model.weights: file {weights} does not exist.")
+    return problems
 
 
 def _policy_problems(policy: list[Any]) -> list[str]:

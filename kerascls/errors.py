@@ -5,6 +5,7 @@
     ├── DataError             a data set or image that is missing, unreadable or does not fit
     │   └── DataMissing       a named data set that is not prepared here and cannot be downloaded
     ├── ModelError            a file that is not a model, or a model that does not fit
+    │   └── WeightsMissing    pretrained weights that are not here and cannot be downloaded
     ├── TrainingFailed        the loss became NaN or infinite; the best epoch before that is kept
     ├── RunError              a run folder that is missing, exists already or is not finished
     ├── OutputError           a place that cannot be written
@@ -32,6 +33,10 @@ class DataMissing(DataError):
 
 
 class ModelError(KerasclsError):
+    pass
+
+
+class WeightsMissing(ModelError):
     pass
 
 

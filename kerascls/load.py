@@ -281,30 +281,23 @@ def saved_model_folder(path: Path) -> Path | None:
 
 
 def _load_file(path: Path) -> Classifier:
-    import keras
+    from kerascls.models._files import read_model
 
-    with path.open("rb") as file:
-        magic = file.read(8)
+    model = read_model(path)
+    text = None
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(CARD).decode() if CARD in archive.namelist() else None
+    else:
+        import h5py
+
+        with h5py.File(path) as archive:
+            text = archive.attrs.get("kerascls")
     try:
-        if magic.startswith(b"PK"):
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read(CARD).decode() if CARD in archive.namelist() else None
-        elif magic == b"\x89HDF\r\n\x1a\n":
-            import h5py
-
-            with h5py.File(path) as archive:
-                text = archive.attrs.get("kerascls")
-        else:
-            raise ModelError(
-                f"{path} is not a model file: expected .keras or .h5. Received a file that begins with {magic[:4]!r}."
-            )
-        if path.suffix not in (".keras", ".h5", ".hdf5"):
-            raise ModelError(f"{path} must end in .keras or .h5.")
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
         return Classifier(Card.from_json(text).check(model) if text else Card.guess(model), model)
     except ModelError:
         raise
-    except Exception as error:  # Keras, zipfile and h5py raise whatever a damaged file leads them to
+    except Exception as error:
         raise _not_loadable(path, error) from None
 
 
@@ -344,10 +337,9 @@ def _load_saved_model(folder: Path) -> Classifier:
 
 
 def _not_loadable(path: Path, error: Exception) -> ModelError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ModelError(
-        f"{path} cannot be loaded: it is cut short, damaged, or not a model that Keras 3 reads ({reason[:160]})."
-    )
+    from kerascls.models._files import not_loadable
+
+    return not_loadable(path, error)
 
 
 # Writing

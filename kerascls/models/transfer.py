@@ -1,0 +1,181 @@
+"""A classifier's head on a frozen pretrained backbone: any network of keras.applications, or a .keras file."""
+
+import contextlib
+import importlib
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.backend.config import keras_home
+from keras.src.utils import file_utils
+
+from kerascls.catalog import backbones
+from kerascls.datasets._tfds import network_reachable
+from kerascls.errors import KerasclsError, ModelError, WeightsMissing
+from kerascls.models._files import read_model
+
+
+def build(image_shape, num_classes, *, backbone="ResNet50", weights="imagenet", pixel_range=(), dense=0, dropout=0.0):
+    """Preprocessing, backbone, global average pooling, Dense relu, Dropout, Dense softmax; gray is repeated to RGB.
+
+    The backbone is one nested layer of that name, not trainable, called with training=False. What stands before it
+    are layers only: in Keras 3.15 a .h5 file with an op of keras.ops in its graph cannot be loaded again.
+
+    Args:
+        image_shape: (height, width, 1 or 3).
+        num_classes: int.
+        backbone: a name of keras.applications, preprocessed as its own `preprocess_input` does, or a .keras file
+            that takes images (height, width, 3) and returns features `(batch, h, w, c)` or `(batch, c)`.
+        weights: "imagenet" (a .keras file: its own), "none" for random ones, or a file of weights for this backbone.
+        pixel_range: (low, high) that a .keras file takes pixels in. A name of keras.applications has its own.
+        dense: units of the hidden layer; 0 for none.
+        dropout: share of the features dropped before the last layer in training.
+
+    Raises:
+        WeightsMissing: ImageNet weights that are not here and cannot be downloaded.
+        ModelError: the backbone or its weights do not fit.
+    """
+    height, width, channels = image_shape
+    if backbone.endswith(".keras"):
+        base = _from_file(Path(backbone), (height, width, 3), weights)
+        flip, scale, offset = False, [(pixel_range[1] - pixel_range[0]) / 255] * 3, [pixel_range[0]] * 3
+    else:
+        base = _application(backbone, (height, width, 3), weights)
+        flip, scale, offset = preprocessing(backbone)
+    base = keras.Model(base.input, base.output, name="backbone")
+    base.trainable = False
+
+    x = inputs = keras.Input(image_shape, name="pixels")
+    if channels == 1:
+        x = keras.layers.Concatenate(name="rgb")([x, x, x])
+    if flip:
+        x = keras.layers.Concatenate(name="bgr")(
+            [_channel(x, i, name) for i, name in ((2, "blue"), (1, "green"), (0, "red"))]
+        )
+    if scale != [1.0] * 3 or offset != [0.0] * 3:
+        x = keras.layers.Rescaling(scale, offset, name="scale")(x)
+    x = base(x, training=False)
+    if len(x.shape) == 4:
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    if dense:
+        x = keras.layers.Dense(dense, activation="relu", name="dense")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    outputs = keras.layers.Dense(num_classes, activation="softmax", name="classes")(x)
+    return keras.Model(inputs, outputs, name="transfer")
+
+
+def preprocessing(backbone: str) -> tuple[bool, list[float], list[float]]:
+    """What the `preprocess_input` of a network of keras.applications does to RGB pixels in [0, 255].
+
+    Returns:
+        flip: whether it turns RGB into BGR, first.
+        scale, offset: three floats each: channel i then becomes scale[i] * value + offset[i].
+
+    >>> preprocessing("MobileNet")
+    (False, [0.007843137255, 0.007843137255, 0.007843137255], [-1.0, -1.0, -1.0])
+    """
+    module = importlib.import_module(f"keras.applications.{backbones()[backbone]}")
+    # All of them are linear in each channel, so black, red, green and blue say everything.
+    offset = module.preprocess_input(np.zeros((1, 1, 1, 3)))[0, 0, 0]
+    answers = module.preprocess_input(255 * np.eye(3)[:, None, None])[:, 0, 0]
+    matrix = (answers - offset) / 255
+    flip = bool(matrix[0, 0] == 0)  # red in the first place goes to the last
+    scale = np.diag(matrix[::-1] if flip else matrix)
+    return flip, [round(float(x), 12) for x in scale], [float(x) for x in offset]
+
+
+def _channel(images: Any, i: int, name: str) -> Any:
+    """Channel i of `(batch, height, width, 3)`, by a layer. Told "channels_first", it crops width and channels."""
+    return keras.layers.Cropping2D(((0, 0), (i, 2 - i)), data_format="channels_first", name=name)(images)
+
+
+def _from_file(path: Path, image_shape: tuple[int, int, int], weights: str) -> keras.Model:
+    base = read_model(path)
+    takes, returns = base.input_shape, base.output_shape
+    if not _fits(takes, image_shape):
+        raise ModelError(
+            f"Backbone {path} takes {takes}; the images are {(None, *image_shape)}. Change data.image_shape, or give a "
+            "backbone for such images."
+        )
+    if not isinstance(returns, tuple) or len(returns) not in (2, 4) or returns[-1] is None:
+        raise ModelError(f"Backbone {path} must return features (batch, h, w, c) or (batch, c). Received: {returns}")
+    if weights == "none":
+        return keras.models.clone_model(base)
+    if weights != "imagenet":
+        with _fitting(weights, path.name, "saved by its save_weights"):
+            base.load_weights(weights)
+    return base
+
+
+def _fits(takes: Any, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a model's input shape, whose sizes may be None, lets images of `image_shape` in."""
+    if not isinstance(takes, tuple) or len(takes) != 4:
+        return False
+    return all(size in (None, given) for size, given in zip(takes[1:], image_shape, strict=True))
+
+
+def _application(name: str, image_shape: tuple[int, int, int], weights: str) -> keras.Model:
+    """A network of keras.applications without its top."""
+    network = getattr(keras.applications, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that its weights were trained at another image size
+        if weights == "none":
+            return network(include_top=False, weights=None, input_shape=image_shape)
+        # Also for weights in a file: EfficientNet scales its input otherwise when it is built for "imagenet".
+        with _weights_from(None if weights == "imagenet" else weights, name):
+            return network(include_top=False, weights="imagenet", input_shape=image_shape)
+
+
+@contextlib.contextmanager
+def _weights_from(path: str | None, network: str) -> Iterator[None]:
+    """Within it, keras.applications load `path`, or, where None, the file in Keras' cache, or download it.
+
+    Which file a network wants is known to its constructor alone, which asks Keras' `get_file` for it.
+    """
+    original = file_utils.get_file
+    loading = contextlib.ExitStack()
+
+    def get_file(fname: str, origin: str, cache_subdir: str, file_hash: str | None = None) -> str:
+        loading.enter_context(_fitting(path or fname, network, f"as Keras' own {fname}"))
+        if path is not None:
+            return path
+        cached = Path(keras_home()).expanduser() / cache_subdir / fname
+        if cached.is_file() and (file_hash is None or file_utils.validate_file(cached, file_hash)):
+            return str(cached)
+        reason = "are not here, and the network cannot be reached"
+        if network_reachable(origin):
+            try:
+                with contextlib.redirect_stdout(sys.stderr):  # its progress bar
+                    return original(fname, origin, cache_subdir=cache_subdir, file_hash=file_hash)
+            except Exception as error:
+                reason = f"cannot be downloaded ({error})"
+        raise WeightsMissing(
+            f"The ImageNet weights of {network} {reason}. Put {fname} (from {origin}) into {cached.parent}, or name "
+            "the file: --set model.weights=PATH."
+        )
+
+    file_utils.get_file = get_file
+    try:
+        with loading:
+            yield
+    finally:
+        file_utils.get_file = original
+
+
+@contextlib.contextmanager
+def _fitting(weights: str, network: str, kind: str) -> Iterator[None]:
+    """Turns whatever Keras and h5py raise on a file of weights that does not fit into a ModelError."""
+    try:
+        yield
+    except KerasclsError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"Weights {weights} do not fit {network} without its top ({reason[:160]}). Expected a file {kind}."
+        ) from None
