@@ -556,7 +556,8 @@ class AugmentedModel(keras.Model):
     """Trains `classifier` on images augmented by `policy`. Evaluation and prediction are the classifier's own.
 
     What is saved, scored and exported is `classifier`, so nothing of the policy or of the optimiser goes along.
-    What step s draws is a function of (`seed`, s, replica). From step `policy_steps` on, images are left as they are.
+    What step s draws is a function of (`seed`, s, replica), where the first step is `first_step`: another phase of a
+    training goes on counting. From step `policy_steps` on, images are left as they are.
 
     Where the replicas of a strategy share a batch, every example weighs alike, however many a replica has: the loss
     that is reported and the gradient that is followed are those of one device.
@@ -568,6 +569,7 @@ class AugmentedModel(keras.Model):
         policy: Sequence[dict[str, Any]] = (),
         seed: int = 0,
         policy_steps: int | None = None,
+        first_step: int = 0,
     ):
         super().__init__(name="training")
         self.classifier = classifier
@@ -576,6 +578,7 @@ class AugmentedModel(keras.Model):
         self.policy_steps = policy_steps
         # XLA has no kernel for ImageProjectiveTransformV3 or gamma draws, and Keras asks layers only.
         self.supports_jit = not self.policy
+        self.first_step = first_step
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.classifier(images, training=training)
@@ -583,7 +586,7 @@ class AugmentedModel(keras.Model):
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if self.policy:
-            step = tf.cast(self.optimizer.iterations.value, tf.int32)
+            step = self.first_step + tf.cast(self.optimizer.iterations.value, tf.int32)
             seed = tf.stack([tf.constant(self.seed, tf.int32), step])
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             seed = tf.where(replica > 0, tf.random.experimental.stateless_fold_in(seed, replica), seed)

@@ -17,7 +17,7 @@ import numpy as np
 from kerascls import devices
 from kerascls.config import RESIZE_RULES
 from kerascls.errors import DataError, ModelError
-from kerascls.runs import Run, atomic, fallback_notice, is_run
+from kerascls.runs import Run, all_notices, atomic, is_run
 
 CARD = (
     "kerascls.json"  # zip entry of .keras, attribute of .h5 (without its suffix), file beside weights, SavedModel asset
@@ -36,6 +36,7 @@ class Card:
         border: "dark" or "light" where at least 95 % of the training images' borders lie on that side of mid-gray.
         data: the data set's name.
         fallback_for: the data set that it stood in for, or None.
+        random_backbone: whether it is a transfer model that began without pretrained weights.
     """
 
     class_names: tuple[str, ...]
@@ -45,6 +46,7 @@ class Card:
     data: str = ""
     fallback_for: str | None = None
     resize: str = "stretch"
+    random_backbone: bool = False
 
     def as_json(self) -> str:
         from kerascls import __version__
@@ -63,6 +65,7 @@ class Card:
             fields["data"],
             fields["fallback_for"],
             fields["resize"],
+            fields.get("random_backbone", False) is True,
         )
         if card.resize not in RESIZE_RULES:
             raise ModelError(f"The model's card asks for a resize that is not known: {card.resize!r}. Update kerascls.")
@@ -221,7 +224,7 @@ class Classifier:
     @property
     def notice(self) -> str | None:
         """What must be said before any answer, or None."""
-        return fallback_notice(self.card.fallback_for, self.card.data)
+        return all_notices(self.card.fallback_for, self.card.data, self.card.random_backbone)
 
 
 def border_side(image: np.ndarray) -> str:

@@ -180,7 +180,12 @@ class Run:
     @property
     def notice(self) -> str | None:
         """What every command on this run has to say first, or None."""
-        return fallback_notice(self.manifest["data"]["fallback_for"], self.manifest["data"]["name"])
+        manifest = self.manifest
+        return all_notices(
+            manifest["data"]["fallback_for"],
+            manifest["data"]["name"],
+            manifest.get("parameters", {}).get("random_backbone", False),
+        )
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.path / "manifest.json", manifest)
@@ -194,6 +199,20 @@ def fallback_notice(wanted: str | None, used: str) -> str | None:
         f"{wanted.upper()} IS NOT THE DATA HERE: THE EMBEDDED DATA SET {used.upper()} STANDS IN FOR IT. "
         f"ITS NUMBERS SAY NOTHING ABOUT {wanted.upper()}."
     )
+
+
+def random_backbone_notice() -> str:
+    """The announcement of a transfer model without pretrained weights, in capitals."""
+    return (
+        'THE BACKBONE HAS RANDOM WEIGHTS (model.weights = "none"): '
+        "ITS NUMBERS SAY NOTHING ABOUT WHAT PRETRAINED WEIGHTS WOULD REACH."
+    )
+
+
+def all_notices(fallback_for: str | None, data: str, random_backbone: bool) -> str | None:
+    """What a model's every answer must be preceded by, or None."""
+    notices = [fallback_notice(fallback_for, data), random_backbone_notice() if random_backbone else None]
+    return "\n".join(notice for notice in notices if notice) or None
 
 
 def is_run(path: Path) -> bool:

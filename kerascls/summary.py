@@ -37,7 +37,10 @@ def model_of(what: str) -> Any:
     image_shape = tuple(config.data.image_shape) or own_shape
     if image_shape is None:
         raise ModelError(f"{config.data.name} has images of many sizes. State data.image_shape in the recipe.")
-    return build_model(config.model.name, image_shape, len(class_names) or CLASSES, **config.model.options)
+    options = config.model.options
+    if "weights" in options:  # counted, not used: nothing is downloaded
+        options = {**options, "weights": "none"}
+    return build_model(config.model.name, image_shape, len(class_names) or CLASSES, **options)
 
 
 def summary(what: str) -> dict[str, Any]:

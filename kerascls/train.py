@@ -15,10 +15,10 @@ from kerascls import metrics
 from kerascls.config import Config, Train, load_config, size_problems
 from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.devices import Placement, choose, versions
-from kerascls.errors import ConfigError, OutputError, TrainingFailed
+from kerascls.errors import ConfigError, OutputError, TrainingFailed, WeightsMissing
 from kerascls.evaluate import BATCH_SIZE, draw
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
-from kerascls.runs import Run, atomic, now, write_csv, write_json, write_text
+from kerascls.runs import Run, atomic, now, random_backbone_notice, write_csv, write_json, write_text
 from kerascls.split import with_all_splits
 
 SKIPPED_TOLD = 10  # files left out that are named on stderr; skipped.csv has them all
@@ -130,7 +130,7 @@ class _Training:
     ):
         import keras
 
-        from kerascls.models import build_model, copy_for_training
+        from kerascls.models import build_model, copy_for_training, first_tuned
 
         self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
         self.begin = time.perf_counter()
@@ -142,10 +142,19 @@ class _Training:
             raise ConfigError(problems[0])
         self.splits, self.published = self.dataset.splits, set(published.splits)
         self.num_classes = len(published.class_names)
-        # What is saved and scored is always this float32 model, made outside any strategy; a copy may train for it.
-        self.reference = self.classifier = build_model(
-            config.model.name, published.image_shape, self.num_classes, **config.model.options
-        )
+        try:
+            # What is saved and scored is always this float32 model, made outside any strategy; a copy may train for it.
+            self.reference = self.classifier = build_model(
+                config.model.name, published.image_shape, self.num_classes, **config.model.options
+            )
+        except WeightsMissing as error:
+            scratch = f"`kerascls train folder_scratch --data {config.data.name}`"
+            raise WeightsMissing(f"{error} Without pretrained weights: {scratch}.") from None
+        self.random_backbone = config.model.options.get("weights") == "none"
+        if self.random_backbone:
+            print(random_backbone_notice(), file=sys.stderr, flush=True)
+        if config.finetune.epochs:
+            first_tuned(self.classifier, config.finetune.unfreeze)  # raises before anything is written
         if placement.strategy_name != "default" or placement.precision != "float32":
             with placement.strategy.scope():
                 self.classifier = copy_for_training(self.reference, placement.precision, placement.replicas > 1)
@@ -157,6 +166,7 @@ class _Training:
             published.name,
             config.fallback_for,
             config.data.resize,
+            self.random_backbone,
         )
         self.run = Run.create(out, name)
         self.manifest: dict[str, Any] = {
@@ -181,7 +191,8 @@ class _Training:
             },
             "parameters": {
                 "total": self.classifier.count_params(),
-                "trainable": sum(math.prod(w.shape) for w in self.classifier.trainable_weights),
+                "trainable": trainable_count(self.classifier),
+                "random_backbone": self.random_backbone,
             },
         }
 
@@ -247,13 +258,11 @@ class _Training:
                     yield name, self.dataset.class_names[label], file
 
     def fit(self) -> str:
-        """compile and fit. Returns "complete", or "interrupted" after Ctrl-C."""
-        import keras
-
-        from kerascls.augment import AugmentedModel
+        """The epochs of [train], then those of [finetune]. Returns "complete", or "interrupted" after Ctrl-C."""
+        from kerascls.models import unfreeze_backbone
         from kerascls.pipeline import TrainingBatches, balanced_class_weight, on_canvas, scoring_batches
 
-        train = self.config.train
+        train, finetune = self.config.train, self.config.finetune
         examples = on_canvas(self.splits["train"], tuple(self.config.data.canvas), self.config.data.cache_mb)
         batches = TrainingBatches(
             examples,
@@ -263,10 +272,44 @@ class _Training:
             train.drop_remainder,
             self.placement.replicas,
         )
+        given = {
+            "validation_data": scoring_batches(
+                self.splits["validation"], self.num_classes, replicas=self.placement.replicas
+            )
+            if "validation" in self.splits
+            else None,
+            "class_weight": balanced_class_weight(self.splits["train"].labels, self.num_classes)
+            if train.class_weight == "balanced"
+            else None,
+            "callbacks": self.callbacks(batches),
+        }
+        begin = time.perf_counter()
+        try:
+            done = self.fit_phase(train, batches, given, 0)
+            if finetune.epochs:
+                unfreeze_backbone(self.classifier, finetune.unfreeze)
+                self.manifest["parameters"]["finetuned"] = trainable_count(self.classifier)
+                changes = {field.name: getattr(finetune, field.name) for field in dataclasses.fields(finetune)}
+                changes.pop("unfreeze")
+                self.fit_phase(dataclasses.replace(train, **changes), batches, given, done)
+            return "complete"
+        except KeyboardInterrupt:
+            return "interrupted"
+        finally:
+            self.manifest["seconds"]["fit"] = round(time.perf_counter() - begin, 3)
+            for callback in given["callbacks"]:
+                getattr(callback, "close", lambda: None)()  # leaves the terminal's line as it should be
+
+    def fit_phase(self, train: Train, batches: Any, given: dict[str, Any], done: int) -> int:
+        """compile and fit for `train.epochs` more than the `done` ones. Returns how many are done then."""
+        import keras
+
+        from kerascls.augment import AugmentedModel
+
         augment = self.config.augment
-        policy_steps = round(augment.until * train.epochs) * batches.steps if augment.until < 1 else None
+        policy_steps = round(augment.until * self.epochs) * batches.steps if augment.until < 1 else None
         with self.placement.strategy.scope():
-            model = AugmentedModel(self.classifier, augment.policy, train.seed, policy_steps)
+            model = AugmentedModel(self.classifier, augment.policy, train.seed, policy_steps, done * batches.steps)
             optimizer = make_optimizer(train, batches.steps)
             if self.placement.precision == "float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -277,35 +320,15 @@ class _Training:
                 steps_per_execution=self.steps_per_execution(batches.steps),
                 jit_compile=self.compiles_with_xla(),
             )
-        validation = (
-            scoring_batches(self.splits["validation"], self.num_classes, replicas=self.placement.replicas)
-            if "validation" in self.splits
-            else None
+        history = model.fit(
+            batches.dataset, initial_epoch=done, epochs=done + train.epochs, shuffle=False, verbose=0, **given
         )
-        weights = (
-            balanced_class_weight(self.splits["train"].labels, self.num_classes)
-            if train.class_weight == "balanced"
-            else None
-        )
-        callbacks = self.callbacks(batches)
-        begin = time.perf_counter()
-        try:
-            model.fit(
-                batches.dataset,
-                epochs=train.epochs,
-                validation_data=validation,
-                class_weight=weights,
-                shuffle=False,
-                verbose=0,
-                callbacks=callbacks,
-            )
-            return "complete"
-        except KeyboardInterrupt:
-            return "interrupted"
-        finally:
-            self.manifest["seconds"]["fit"] = round(time.perf_counter() - begin, 3)
-            for callback in callbacks:
-                getattr(callback, "close", lambda: None)()  # leaves the terminal's line as it should be
+        return done + len(history.epoch)
+
+    @property
+    def epochs(self) -> int:
+        """Of all phases."""
+        return self.config.train.epochs + self.config.finetune.epochs
 
     def steps_per_execution(self, steps: int) -> int:
         """Under a strategy 1: Keras 3.15 fails with more."""
@@ -342,7 +365,7 @@ class _Training:
         if not self.quiet or self.log_steps:
             callbacks.append(
                 Progress(
-                    train.epochs,
+                    self.epochs,
                     batches.steps,
                     train.batch_size,
                     len(self.splits["train"]),
@@ -387,16 +410,21 @@ class _Training:
         return scored
 
 
+def trainable_count(model: Any) -> int:
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
 def portable(config: Config) -> Config:
-    """The recipe without absolute paths: a file named by one keeps its last part alone."""
+    """The recipe without absolute paths: a file or folder named by one keeps its last part alone."""
 
-    def short(name: str) -> str:
-        return Path(name).name if Path(name).is_absolute() else name
+    def short(value: Any) -> Any:
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
+    options = {key: short(value) for key, value in config.model.options.items()}
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, name=short(config.data.name)),
-        model=dataclasses.replace(config.model, name=short(config.model.name)),
+        model=dataclasses.replace(config.model, name=short(config.model.name), options=options),
     )
 
 
