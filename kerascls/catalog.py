@@ -55,6 +55,11 @@ def model_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "models").glob("[a-z]*.py"))}
 
 
+def model_path(name: str) -> Path:
+    """The source file of a model that exists: one of ours by name, or a user's by path."""
+    return model_files().get(name) or Path(name)
+
+
 def backbones() -> dict[str, str]:
     """Networks of keras.applications: name to its module there, read from Keras' source."""
     keras = Path(importlib.util.find_spec("keras").origin).parent

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kerascls import devices
-from kerascls.catalog import is_recipe
+from kerascls.catalog import build_options, is_recipe, model_path
 from kerascls.config import load_config
 from kerascls.datasets import describe_dataset
 from kerascls.errors import ModelError
@@ -36,9 +36,10 @@ def model_of(what: str) -> Any:
         class_names, own_shape = describe_dataset(config.data.name)
     image_shape = tuple(config.data.image_shape) or own_shape
     if image_shape is None:
-        raise ModelError(f"{config.data.name} has images of many sizes. State data.image_shape in the recipe.")
+        what = config.data.name or what
+        raise ModelError(f"{what} has images of many sizes. State data.image_shape in the recipe.")
     options = config.model.options
-    if "weights" in options:  # counted, not used: nothing is downloaded
+    if "weights" in build_options(model_path(config.model.name)):  # counted, not used: nothing is downloaded
         options = {**options, "weights": "none"}
     return build_model(config.model.name, image_shape, len(class_names) or CLASSES, **options)
 

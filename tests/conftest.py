@@ -105,6 +105,24 @@ def one_line_error(*arguments, capsys, code=1):
     return lines[0]
 
 
+def tiny_backbone(path):
+    """A .keras file of two convolutions with batch normalisation, for images of any size: 456 parameters."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((None, None, 3))
+    for i, filters in ((1, 4), (2, 8)):
+        x = keras.layers.Conv2D(filters, 3, name=f"conv{i}")(x)
+        x = keras.layers.BatchNormalization(name=f"bn{i}")(x)
+        x = keras.layers.ReLU(name=f"relu{i}")(x)
+    model = keras.Model(inputs, x, name="tiny")
+    for layer in (model.get_layer("bn1"), model.get_layer("bn2")):
+        layer.moving_mean.assign(np.linspace(-0.1, 0.1, layer.moving_mean.shape[0]))
+        layer.moving_variance.assign(np.linspace(0.5, 1.5, layer.moving_mean.shape[0]))
+    model.save(path)
+    return path
+
+
 def small_npz(path, count=10, classes=3, shape=(28, 28, 1), seed=0, **more):
     """A .npz of `count` training and `count` test images that tell their class by brightness."""
     generator = np.random.default_rng(seed)

@@ -32,7 +32,8 @@ def test_every_recipe_that_we_ship_is_sound():
     for name in names:
         loaded = config.load_config(name)
         text = catalog.recipe_path(name).read_text(encoding="utf-8")
-        assert text.startswith(f"# kerascls train {name}\n"), name
+        data = "" if loaded.data.name else " --data FOLDER"
+        assert text.startswith(f"# kerascls train {name}{data}\n"), name
         assert config.config_from_toml(loaded.as_toml(), loaded.recipe, None) == loaded
         if loaded.fallback.data:
             stand_in = config.load_config(name, use_fallback=True)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import tiny_backbone
 
 from kerascls.catalog import model_files
 from kerascls.errors import ModelError
@@ -16,7 +17,10 @@ PARAMETERS = {
     "cifar_lenet": ((32, 32, 3), 62006, 62006),
     "cifar_cnn_bn": ((32, 32, 3), 121374, 121278),
     "cifar_resnet": ((32, 32, 3), 1163074, 1161282),
+    "small_cnn": ((28, 28, 1), 391850, 390890),
+    "transfer": ((28, 28, 1), 546, 90),
 }
+OPTIONS = {"transfer": {"backbone": "tiny.keras", "pixel_range": [-1, 1]}}
 
 
 @pytest.fixture(params=sorted(model_files()))
@@ -26,8 +30,9 @@ def name(request):
 
 @pytest.fixture
 def model(name):
+    tiny_backbone("tiny.keras")
     keras.utils.set_random_seed(0)
-    return build_model(name, PARAMETERS[name][0], 10)
+    return build_model(name, PARAMETERS[name][0], 10, **OPTIONS.get(name, {}))
 
 
 @pytest.fixture
@@ -70,7 +75,11 @@ def test_it_summarises_and_its_layers_have_names_of_their_own(name, model):
 
 
 def test_other_shapes_and_class_counts_build(name):
-    assert build_model(name, (32, 40, 3), 2)(np.zeros((1, 32, 40, 3), np.uint8)).shape == (1, 2)
+    tiny_backbone("tiny.keras")
+    assert build_model(name, (32, 40, 3), 2, **OPTIONS.get(name, {}))(np.zeros((1, 32, 40, 3), np.uint8)).shape == (
+        1,
+        2,
+    )
 
 
 def test_the_articles_cifar_networks_pool_before_they_normalise():

@@ -52,13 +52,7 @@ def build(image_shape, num_classes, *, backbone="ResNet50", weights="imagenet", 
     x = inputs = keras.Input(image_shape, name="pixels")
     if channels == 1:
         x = keras.layers.Concatenate(name="rgb")([x, x, x])
-    if flip:
-        x = keras.layers.Concatenate(name="bgr")(
-            [_channel(x, i, name) for i, name in ((2, "blue"), (1, "green"), (0, "red"))]
-        )
-    if scale != [1.0] * 3 or offset != [0.0] * 3:
-        x = keras.layers.Rescaling(scale, offset, name="scale")(x)
-    x = base(x, training=False)
+    x = base(preprocess(x, flip, scale, offset), training=False)
     if len(x.shape) == 4:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if dense:
@@ -89,9 +83,18 @@ def preprocessing(backbone: str) -> tuple[bool, list[float], list[float]]:
     return flip, [round(float(x), 12) for x in scale], [float(x) for x in offset]
 
 
-def _channel(images: Any, i: int, name: str) -> Any:
-    """Channel i of `(batch, height, width, 3)`, by a layer. Told "channels_first", it crops width and channels."""
-    return keras.layers.Cropping2D(((0, 0), (i, 2 - i)), data_format="channels_first", name=name)(images)
+def preprocess(images: Any, flip: bool, scale: list[float], offset: list[float]) -> Any:
+    """Keras tensor `(batch, height, width, 3)`, as `preprocessing` says, by layers without weights."""
+    if flip:
+        # A cropping layer that takes the channels for a width, which it does under "channels_first".
+        blue, green, red = (
+            keras.layers.Cropping2D(((0, 0), (i, 2 - i)), data_format="channels_first", name=name)(images)
+            for i, name in ((2, "blue"), (1, "green"), (0, "red"))
+        )
+        images = keras.layers.Concatenate(name="bgr")([blue, green, red])
+    if scale != [1.0] * 3 or offset != [0.0] * 3:
+        images = keras.layers.Rescaling(scale, offset, name="scale")(images)
+    return images
 
 
 def _from_file(path: Path, image_shape: tuple[int, int, int], weights: str) -> keras.Model:
