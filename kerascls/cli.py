@@ -110,20 +110,21 @@ def train(
             _tell_result(result, quiet)
         if result.status == "interrupted":
             break
-    scored = [result for result in results if result.test is not None]
+    scored = [result for result in results if result.scores is not None]
     if seeds is None:
-        answer: dict[str, Any] = {"run": str(results[0].path), "test": results[0].test}
+        answer: dict[str, Any] = _told(results[0])
     else:
         accuracies = [result.accuracy for result in scored]
         answer = {
-            "runs": [{"run": str(result.path), "test": result.test} for result in results],
+            "runs": [_told(result) for result in results],
             "accuracy": {"mean": sum(accuracies) / len(accuracies), "min": min(accuracies), "max": max(accuracies)}
             if accuracies
             else None,
         }
         if accuracies and not as_json:
+            split = "test" if scored[0].test else "validation"
             click.echo(
-                f"test accuracy over {len(accuracies)} seeds: mean {answer['accuracy']['mean']:.4f}, "
+                f"{split} accuracy over {len(accuracies)} seeds: mean {answer['accuracy']['mean']:.4f}, "
                 f"range {min(accuracies):.4f} to {max(accuracies):.4f}"
             )
     if as_json:
@@ -134,11 +135,15 @@ def train(
         raise KeyboardInterrupt
 
 
+def _told(result: Any) -> dict[str, Any]:
+    return {"run": str(result.path), "test": result.test, "validation": result.validation}
+
+
 def _tell_result(result: Any, quiet: bool) -> None:
     if result.status == "interrupted":
         kept = "The best epoch so far is kept" if result.kept_epoch else "No epoch had ended, none is kept"
         click.echo(f"Interrupted. {kept} in {result.path}.", err=True)
-    split, scores = ("test", result.test) if result.test else ("validation", result.validation)
+    split, scores = "test" if result.test else "validation", result.scores
     if quiet or scores is None:
         return
     from kerascls.evaluate import accuracy_by_class

@@ -241,9 +241,9 @@ class Config:
     train: Train
     finetune: Finetune
     augment: Augment
+    devices: Devices
     fallback: Fallback
     fallback_for: str | None = None
-    devices: Devices = Devices()
 
     def as_tables(self) -> dict[str, dict[str, Any]]:
         """The recipe as TOML tables, every key written out."""
@@ -420,9 +420,9 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
         Train(**train),
         Finetune(**finetune),
         Augment(**augment),
+        Devices(**devices),
         Fallback(**fallback),
         fallback_for,
-        Devices(**devices),
     )
 
 

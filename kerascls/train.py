@@ -46,8 +46,14 @@ class TrainResult:
     validation: dict[str, Any] | None = None
 
     @property
+    def scores(self) -> dict[str, Any] | None:
+        """Of the test split; of the validation split where the data has no other."""
+        return self.test or self.validation
+
+    @property
     def accuracy(self) -> float | None:
-        return self.test["accuracy"] if self.test else None
+        """Of `scores`."""
+        return self.scores["accuracy"] if self.scores else None
 
 
 def train(

@@ -257,8 +257,6 @@ def load_recipe_data(
             data.name in `tables`, `data_dir`, or TFDS_DATA_DIR.
     """
     config = load_config(recipe, tables)
-    if not config.data.name:
-        raise ConfigError(f"Recipe {recipe} has no data of its own. Name yours: --data DATA.")
     allowed = (
         fallback
         and config.fallback.data
