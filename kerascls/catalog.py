@@ -5,6 +5,7 @@ All of it is read from file names and source text, so nothing here imports or ru
 
 import ast
 import difflib
+import functools
 import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -118,6 +119,7 @@ def build_options(path: Path) -> dict[str, Any]:
     return _options(functions["build"])
 
 
+@functools.cache
 def _policies() -> tuple[dict[str, ast.FunctionDef], dict[str, ast.expr]]:
     """The augmentations: the public functions of augment.py that have options."""
     functions, assigned = _functions(Path(__file__).parent / "augment.py")
@@ -135,6 +137,7 @@ def policy_sentences() -> dict[str, str]:
     return {name: ast.get_docstring(function).splitlines()[0] for name, function in _policies()[0].items()}
 
 
+@functools.cache
 def policy_limits() -> dict[str, dict[str, list[str] | tuple[float, float | str]]]:
     """What an augmentation's options may be, where their annotations say it: a list of texts, or (low, high).
 
