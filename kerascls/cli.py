@@ -393,6 +393,58 @@ def show(what: str, data: str | None, augmented: bool, plot_file: Path | None, d
     click.echo(f"drawn: {shown.picture}", err=True)
 
 
+class _ShareType(click.ParamType):
+    """A count, or a fraction below 1."""
+
+    name = "count or fraction"
+
+    def convert(self, value: Any, param: Any, context: Any) -> int | float:
+        try:
+            return int(value)
+        except ValueError:
+            try:
+                return float(value)
+            except ValueError:
+                self.fail(f"{value!r} is neither a count, as 60, nor a fraction, as 0.8.", param, context)
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--train", type=_ShareType(), default="0.8", show_default=True, metavar="N", help="Of each class.")
+@click.option("--validation", type=_ShareType(), default="0.1", show_default=True, metavar="N", help="Likewise.")
+@click.option("--order", type=click.Choice(["name", "random"]), default="name", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --order random.")
+@click.option("--classes", metavar="NAME,NAME,...", help="Keep only these; bear finds 009.bear and renames it.")
+@click.option("--link", is_flag=True, help="Symbolic links in place of copies.")
+def split(
+    source: Path,
+    destination: Path,
+    train: int | float,
+    validation: int | float,
+    order: str,
+    seed: int,
+    classes: str | None,
+    link: bool,
+) -> None:
+    """Copy SOURCE, a folder of class folders, to DESTINATION/train, validation and test.
+
+    --train and --validation are counts of each class (60 and 10) or fractions (0.8 and 0.1); the rest is test.
+    DESTINATION/splits.csv says what went where. Files that are no images are left out.
+
+    \b
+    kerascls split 256_ObjectCategories animals --train 60 --validation 10 --classes bear,chimp,gorilla
+    """
+    from kerascls.split import split_folder, table
+
+    names = [name.strip() for name in classes.split(",")] if classes is not None else []
+    result = split_folder(source, destination, train, validation, order=order, seed=seed, classes=names, link=link)
+    for file, reason in result.skipped:
+        click.echo(_printable(f"left out: {file}: {reason}"), err=True)
+    click.echo(table(result))
+    click.echo(_printable(str(result.path)))
+
+
 @cli.command("list")
 def list_() -> None:
     """List recipes, models, data sets and augmentations."""

@@ -17,29 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from kerascls.errors import DataError
+from kerascls.formats import image_kind
 
 MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit for a decompression bomb
 _EXIF_HEAD = 1 << 17  # bytes of a JPEG searched for its orientation; the segment must lie in its first 64 KiB or so
 
 
 # Bytes, before TensorFlow sees them
-
-
-def image_kind(encoded: bytes) -> str | None:
-    """`png`, `jpeg`, `gif`, `bmp`, `webp` or `tiff` by the first bytes; None for anything else."""
-    if encoded[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if encoded[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if encoded[:4] == b"GIF8":
-        return "gif"
-    if encoded[:2] == b"BM":
-        return "bmp"
-    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
-        return "webp"
-    if encoded[:4] in (b"II*\0", b"MM\0*"):
-        return "tiff"
-    return None
 
 
 def read_encoded(path: str | Path) -> bytes:

@@ -38,7 +38,7 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
         if temporary.is_dir() and path.exists() and not replace_folder:
             raise OutputError(f"{path} exists already. Remove it, or choose another place.")
         for file in [temporary] if temporary.is_file() else sorted(temporary.rglob("*")):
-            if file.is_file():
+            if file.is_file() and not file.is_symlink():
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
         if temporary.is_dir() and path.exists():

@@ -1,11 +1,21 @@
 """Splitting what a data set does not split itself: stratified, seeded, the same every time."""
 
+import csv
 import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split
-from kerascls.errors import DataError
+from kerascls.datasets._folder import SPLITS_FILE, list_folder
+from kerascls.errors import ConfigError, DataError, OutputError
+from kerascls.formats import image_kind
+from kerascls.runs import atomic
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
 
@@ -91,3 +101,162 @@ def _divide(name: str, split: Split, count: int, what: str) -> tuple[Split, Spli
         )
     held = np.isin(groups, hold_out(labels, round(count * len(labels) / len(split))))
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+
+
+# Folders: `kerascls split`
+
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitFolder:
+    """A folder that `split_folder` wrote.
+
+    Attributes:
+        path: the folder.
+        counts: files by class and split, `{"bear": {"train": 60, "validation": 10, "test": 32}}`.
+        skipped: files that were left out, with the reason.
+    """
+
+    path: Path
+    counts: dict[str, dict[str, int]]
+    skipped: list[tuple[str, str]]
+
+
+def split_folder(
+    source: str | os.PathLike,
+    destination: str | os.PathLike,
+    train: int | float = 0.8,
+    validation: int | float = 0.1,
+    *,
+    order: str = "name",
+    seed: int = 0,
+    classes: Sequence[str] = (),
+    link: bool = False,
+) -> SplitFolder:
+    """Copies a folder of class folders to `destination`/train, validation and test; each class is split on its own.
+
+    `destination`/splits.csv has a row a file: split, class, and the path below `source`.
+
+    Args:
+        train, validation: files of each class, as counts (int) or as fractions (float below 1); the rest is test.
+        order: "name" takes files by name, in natural order; "random" shuffles them first, by `seed`.
+        classes: those to keep, all if empty. A class is named as its folder, or without the folder's leading number
+            (`bear` for `009.bear`), and is called so in `destination`.
+        link: symbolic links to the files in place of copies.
+
+    Raises:
+        ConfigError: `train` and `validation` cannot be.
+        DataError: `source` has no class folders, or splits already; a class is unknown or has too few images.
+        OutputError: `destination` exists or cannot be written. Nothing is left behind.
+    """
+    source, destination = Path(source), Path(destination)
+    _check_shares(train, validation)
+    if order not in ("name", "random"):
+        raise ConfigError(f"order must be name or random. Received: {order!r}")
+    if os.path.lexists(destination):
+        raise OutputError(f"{destination} exists already. Remove it, or choose another place.")
+    if destination.resolve().is_relative_to(source.resolve()):
+        raise OutputError(f"{destination} lies inside {source}. Choose a place outside of it.")
+    listing = list_folder(source)
+    if "all" not in listing.splits:
+        raise DataError(f"Folder {source} is split already: it has {', '.join(listing.splits)}.")
+    wanted = _find_classes(source, listing.class_names, classes)
+    images: dict[str, list[str]] = {name: [] for name in wanted}
+    skipped = list(listing.skipped)
+    for file, folder in listing.splits["all"]:
+        if folder in wanted:
+            reason = _not_an_image(source / file)
+            if reason is None:
+                images[folder].append(file)
+            else:
+                skipped.append((file, reason))
+    counts = {wanted[folder]: _counts(len(files), train, validation) for folder, files in images.items()}
+    few = [name for name, parts in counts.items() if parts["train"] < 1 or min(parts.values()) < 0]
+    if few:
+        told = ", ".join(f"{name} ({sum(counts[name].values())})" for name in few[:5])
+        raise DataError(
+            f"Folder {source} has too few images of {told}: train takes {train}, validation {validation}. Lower them, "
+            "or leave classes out with --classes."
+        )
+    rows = []
+    with atomic(destination) as temporary:
+        for folder, files in images.items():
+            places = np.arange(len(files))
+            if order == "random":  # each class by itself, so that leaving one out changes no other
+                places = np.random.Generator(np.random.PCG64(seed)).permutation(places)
+            taken = 0
+            for split, count in counts[wanted[folder]].items():
+                for place in np.sort(places[taken : taken + count]):
+                    rows.append((split, wanted[folder], files[place]))
+                    target = temporary / split / wanted[folder] / Path(files[place]).relative_to(folder)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    if link:
+                        target.symlink_to((source / files[place]).resolve())
+                    else:
+                        shutil.copyfile(source / files[place], target)
+                taken += count
+        rows.sort(key=lambda row: _SPLITS.index(row[0]))  # stable: classes and files stay in natural order
+        with open(temporary / SPLITS_FILE, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([("split", "class", "file"), *rows])
+    return SplitFolder(destination, counts, skipped)
+
+
+def _check_shares(train: int | float, validation: int | float) -> None:
+    counts = isinstance(train, int) and isinstance(validation, int) and train >= 1 and validation >= 0
+    fractions = isinstance(train, float) and (isinstance(validation, float) or validation == 0)
+    if not counts and not (fractions and 0 < train < 1 and 0 <= validation < 1 and train + validation <= 1 + 1e-9):
+        raise ConfigError(
+            "train and validation must be two counts, as 60 and 10, or two fractions that make at most 1, as 0.8 and "
+            f"0.1; the rest is test. Received: {train} and {validation}"
+        )
+
+
+def _counts(files: int, train: int | float, validation: int | float) -> dict[str, int]:
+    """Files in each split. Fractions are rounded at their ends, so that they never take more than there is.
+
+    >>> _counts(7, 0.5, 0.5)
+    {'train': 4, 'validation': 3, 'test': 0}
+    """
+    first = train if isinstance(train, int) else round(train * files)
+    both = train + validation if isinstance(train, int) else round((train + validation) * files)
+    return {"train": first, "validation": both - first, "test": files - both}
+
+
+def _find_classes(source: Path, folders: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+    """Each class folder to keep, and what its class is called."""
+    if not classes:
+        return {folder: folder for folder in folders}
+    found: dict[str, str] = {}
+    for name in classes:
+        short = {folder: re.sub(r"^\d+\.(?=.)", "", folder) for folder in folders}
+        matching = [name] if name in short else [folder for folder in folders if short[folder] == name]
+        if not matching:
+            known = [*folders, *short.values()]
+            raise DataError(f"Folder {source} has no class {name!r}.{nearest(name, known)} It has {len(folders)}.")
+        if len(matching) > 1:
+            raise DataError(f"Folder {source} has {' and '.join(matching)}: class {name!r} may be any of them.")
+        if matching[0] in found:
+            raise DataError(f"Class {matching[0]} is asked for twice, as {found[matching[0]]!r} and as {name!r}.")
+        found[matching[0]] = name
+    return {folder: found[folder] for folder in folders if folder in found}
+
+
+def _not_an_image(path: Path) -> str | None:
+    """Why a file is left out, by its first bytes; None for an image."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if image_kind(head) else "is not an image" if head else "is empty"
+
+
+def table(result: SplitFolder) -> str:
+    """Counts by class and split, as `kerascls split` prints them."""
+    whole = {split: sum(parts[split] for parts in result.counts.values()) for split in _SPLITS}
+    lines = [f"{'train':>10}{'validation':>12}{'test':>8}  class"]
+    for name, row in [*result.counts.items(), ("all", whole)]:
+        lines.append(f"{row['train']:>10,}{row['validation']:>12,}{row['test']:>8,}  {name}")
+    return "\n".join(lines)

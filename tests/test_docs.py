@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from conftest import REPOSITORY
+from PIL import Image
 
 from kerascls.cli import cli
 
@@ -50,6 +51,10 @@ def test_the_readmes_commands_print_what_it_shows(tmp_path):
         (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         (tmp_path / "bin" / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    for name in ("bear", "chimp"):  # the user's photographs
+        (tmp_path / "my_photos" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (32, 24), (20 * i, 100, 50)).save(tmp_path / "my_photos" / name / f"{i}.jpg")
     for line, shown in list(console())[2:]:
         process = subprocess.run(
             line, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300

@@ -19,6 +19,7 @@ from kerascls.datasets import Dataset, Split, natural_key
 from kerascls.errors import DataError
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+SPLITS_FILE = "splits.csv"  # which `kerascls split` writes beside the splits
 _CHUNK = 256  # files between two looks at the results; bounds what waits in memory
 
 
@@ -208,7 +209,8 @@ def list_folder(root: Path) -> Listing:
     """
     children = _visible(root)
     folders = {child.name: child for child in children if child.is_dir()}
-    skipped = [(child.name, "lies in no class folder") for child in children if not child.is_dir()]
+    lost = [child.name for child in children if not child.is_dir() and child.name != SPLITS_FILE]
+    skipped = [(name, "lies in no class folder") for name in lost]
     of_split: dict[str, list[Path]] = {}
     for name, folder in folders.items():
         if name.lower() in SPLIT_NAMES:
