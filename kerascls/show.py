@@ -59,10 +59,13 @@ def show(
         raise ConfigError(f"{what} has no augmentation to show: it states no augment.policy.")
     split = samples(dataset.splits.get("train") or next(iter(dataset.splits.values())))
     if augmented:
-        from kerascls.pipeline import on_canvas
-
         for problem in size_problems(canvas, policy, dataset.image_shape):
             raise ConfigError(problem)
+        from kerascls import devices
+
+        devices.start()
+        from kerascls.pipeline import on_canvas
+
         split = on_canvas(split, canvas, 0)
     images, labels = split.images[:], split.labels
     titles = [plots.shorten(dataset.class_names[label]) for label in labels]
@@ -93,9 +96,6 @@ def augment_like_training(
     Returns:
         uint8 `(n, height, width, channels)` and float32 `(n, num_classes)`. What is mixed is mixed among these n.
     """
-    from kerascls import devices
-
-    devices.start()
     import tensorflow as tf
 
     from kerascls.augment import apply_policy

@@ -247,11 +247,12 @@ def by_image_data_generator(image, theta=0.0, shear=0.0, zx=1.0, zy=1.0, right=0
 
 def test_image_data_generator_is_keras():
     """Its matrices, its centre and its order of operations, in one interpolation and to its rounding."""
-    images = np.random.default_rng(0).integers(0, 256, (6, 12, 9, 3)).astype("float32")
+    images = np.random.default_rng(0).integers(0, 256, (24, 12, 9, 3)).astype("float32")
     draws = augment._draws(tf.constant(images), SEED, 8).numpy()
     out, _ = applied(
         "image_data_generator",
         images,
+        np.eye(24, dtype="float32"),
         rotation_range=20.0,
         width_shift_range=0.2,
         height_shift_range=0.1,
@@ -274,7 +275,7 @@ def test_image_data_generator_is_keras():
         flips = [np.abs(out[i] - w).max() < 0.01 for w in (want, want[:, ::-1], want[::-1], want[::-1, ::-1])]
         assert sum(flips) == 1
         mirrored.add(flips.index(True))
-    assert len(mirrored) > 1
+    assert mirrored == {0, 1, 2, 3}
 
 
 def test_image_data_generator_draws_both_zooms_from_the_whole_range_apart():
@@ -373,6 +374,11 @@ def test_color_jitter_draws_each_factor_from_its_range():
     labels = np.ones((300, 1), "float32")
     out, _ = applied("color_jitter", flat, labels, brightness=0.3, contrast=1.0)  # contrast does nothing to flat ones
     assert 69.9 < out.min() < 72 and 128 < out.max() < 130.1
+    reddish = np.full((300, 1, 1, 3), [150, 100, 90], "float32")
+    out, _ = applied("color_jitter", reddish, labels, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.25)
+    before, after = (colours[:, 0, 0] @ augment._YIQ[1:].T for colours in (reddish, out))
+    turns = np.angle((after[:, 0] + 1j * after[:, 1]) / (before[:, 0] + 1j * before[:, 1])) / (2 * np.pi)
+    assert -0.2501 < turns.min() < -0.23 and 0.23 < turns.max() < 0.2501
     same, _ = applied("color_jitter", brightness=0.0, contrast=0.0, saturation=0.0)
     assert np.allclose(same, IMAGES, atol=1e-3)
 
@@ -386,7 +392,7 @@ def test_autocontrast_stretches_each_channel_of_the_chosen():
 
 
 def test_rand_augment_draws_each_of_its_operations():
-    ramp = ramp_of(np.arange(32.0) * 4, np.arange(32.0) * 3) + [0, 0, 200]
+    ramp = ramp_of(np.arange(32.0) * 4, np.arange(32.0) * 6) + [0, 0, 200]
     images = np.tile(ramp[None].astype("float32"), (400, 1, 1, 1))
     labels = np.ones((400, 1), "float32")
     out, _ = applied("rand_augment", images, labels, num_ops=1, magnitude=15)
@@ -423,6 +429,12 @@ def test_mixup_blends_images_and_labels_by_one_share():
     shares = np.diag(labels)
     assert shares.min() < 0.1 and shares.max() > 0.9 and 0.35 < shares.mean() < 0.65
     assert len({(int(np.argmax(row * (np.arange(40) != i))) - i) % 40 for i, row in enumerate(labels)}) == 1
+
+
+def test_no_image_is_mixed_with_itself():
+    for step in range(20):
+        labels = applied("mixup", IMAGES[:2], LABELS[:2], tf.constant([0, step]), alpha=100)[1]
+        assert labels[:, :2].min() > 0.2
 
 
 def test_cutmix_weighs_labels_by_the_pixels_pasted():
