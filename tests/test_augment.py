@@ -486,8 +486,9 @@ def test_a_network_trains_under_every_policy(entry):
     assert all(np.isfinite(weights).all() for weights in trained([entry]))
 
 
-def test_all_policies_together_train_to_the_same_weights_twice():
-    policy = list(POLICIES.values())
+def test_a_long_policy_trains_to_the_same_weights_twice():
+    names = ("image_data_generator", "random_resized_crop", "color_jitter", "rand_augment", "cutout", "mixup", "cutmix")
+    policy = [POLICIES[name] for name in names]
     assert all(np.array_equal(*pair) for pair in zip(trained(policy), trained(policy), strict=True))
 
 
@@ -502,7 +503,8 @@ def test_a_saved_model_is_the_same_graph_with_and_without_a_policy(tmp_path):
     policies = {"plain": [], "augmented": [{"name": "rotation"}, {"name": "mixup"}]}
     files, models = {}, {}
     for name, policy in policies.items():
-        kerascls.train("mnist_cnn", data="data.npz", epochs=1, out=name, overrides={"augment": {"policy": policy}})
+        overrides = {"augment": {"policy": policy}, "train": {"samples": 0}}
+        kerascls.train("mnist_cnn", data="data.npz", epochs=1, out=name, overrides=overrides)
         with zipfile.ZipFile(f"{name}/model.keras") as archive:
             graph = re.sub(rb'"shared_object_id": \d+', b"", archive.read("config.json"))  # a place in memory
             files[name] = sorted(archive.namelist()), graph
