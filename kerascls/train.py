@@ -242,7 +242,7 @@ class _Training:
         counts = ", ".join(
             f"{len(self.splits[name]):,} {name}" + ("" if name in self.published or name == "train" else " (held out)")
             for name in ("train", "validation", "test")
-            if name in self.splits
+            if name in self.splits and not (name == "validation" and self.config.data.validation == "test")
         )
         print(
             f"{self.dataset.name}: {counts} images of {height}x{width}x{channels}, {self.num_classes} classes",
