@@ -44,6 +44,10 @@ data_dir_option = click.option(
 @click.option("--seeds", metavar="N,N,...", help="Train once a seed; mean and range at the end.")
 @click.option("--data", metavar="DATA", help="Other data: a name, FOLDER, tfds:NAME, FILE.npz or ./my_data.py.")
 @data_dir_option
+@click.option(
+    "--devices", metavar="WHICH", help="auto, cpu, gpu, gpu:0,1, mirrored or cpu:0,1. Same as --set devices.devices=..."
+)
+@click.option("--deterministic", is_flag=True, help="A GPU's run too repeats to the bit, as a CPU's always does.")
 @click.option("--no-fallback", is_flag=True, help="Missing data is an error, never replaced by embedded data.")
 @click.option(
     "--out",
@@ -62,6 +66,8 @@ def train(
     seeds: str | None,
     data: str | None,
     data_dir: str | None,
+    devices: str | None,
+    deterministic: bool,
     no_fallback: bool,
     out: Path | None,
     as_json: bool,
@@ -90,11 +96,15 @@ def train(
         recipe, data = "folder", recipe
     if seeds is not None and (seed is not None or out is not None):
         raise click.UsageError("--seeds names its runs itself: leave out --seed and --out.")
+    overrides = parse_sets(sets)
+    if deterministic:
+        overrides.setdefault("devices", {})["deterministic"] = True
     common: dict[str, Any] = dict(
         data=data,
         epochs=epochs,
         batch_size=batch_size,
-        overrides=parse_sets(sets),
+        devices=devices,
+        overrides=overrides,
         data_dir=data_dir,
         fallback=not no_fallback,
         quiet=quiet,
@@ -487,6 +497,28 @@ def new(name: str, source: str) -> None:
     path = new_recipe(name, source)
     click.echo(f"Edit it, then: kerascls train {path}", err=True)
     click.echo(str(path))
+
+
+@cli.command("devices")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def devices_(as_json: bool) -> None:
+    """Say what TensorFlow sees here, and what each choice of `kerascls train --devices` would be."""
+    from kerascls.devices import survey
+
+    found = survey()
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"here: {', '.join(found['devices'])}")
+    for choice, answer in found["choices"].items():
+        device = answer.get("device")
+        shown = (
+            f"{device['count']} {device['kind']} ({device['name']}), strategy {device['strategy']}, precision auto is "
+            f"{device['precision']}, {'deterministic' if device['deterministic'] else 'not deterministic'}"
+            if device
+            else answer["error"]
+        )
+        click.echo(f"{choice:<10}{shown}")
 
 
 @cli.command()

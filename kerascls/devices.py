@@ -107,6 +107,21 @@ class Placement:
     def replicas(self) -> int:
         return len(self.devices)
 
+    def device(self) -> contextlib.AbstractContextManager:
+        """Where a single chosen device is not TensorFlow's own, the context in which ops run on it all the same."""
+        import tensorflow as tf
+
+        one = self.strategy_name == "one_device"
+        return tf.device(f"/{self.devices[0]}") if one else contextlib.nullcontext()
+
+    def sharing(self, batch_size: int) -> str | None:
+        """One line on how a strategy shares a batch; None where there is no strategy."""
+        if self.strategy_name == "default":
+            return None
+        each = -(-batch_size // self.replicas)
+        most = "up to " if batch_size % self.replicas else ""
+        return f"{self.strategy_name} on {', '.join(self.devices)}: {batch_size} images a step, {most}{each} a device"
+
     def describe(self) -> dict[str, Any]:
         """What `manifest.json` says under `device`."""
         return {
@@ -220,6 +235,25 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found["tensorflow"] = importlib.metadata.version("tensorflow-cpu") + " (cpu)"
     return found
+
+
+def survey() -> dict[str, Any]:
+    """What `kerascls devices` prints: TensorFlow's devices, and what each choice would be here, or why it cannot be.
+
+    Returns:
+        `{"devices": [names], "choices": {choice: {"device": as manifest.json's} or {"error": text}}}`.
+    """
+    start()
+    import tensorflow as tf
+
+    found = [device.name.rpartition("device:")[2] for device in tf.config.list_logical_devices()]
+    choices: dict[str, Any] = {}
+    for choice in ("auto", "cpu", "gpu", "mirrored"):
+        try:
+            choices[choice] = {"device": choose(choice, "auto").describe()}
+        except ConfigError as error:
+            choices[choice] = {"error": str(error)}
+    return {"devices": found, "choices": choices}
 
 
 def environment() -> dict[str, Any]:

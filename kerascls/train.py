@@ -217,7 +217,8 @@ class _Training:
         try:
             status = self.fit()
             if self.manifest["kept_epoch"]:
-                scored = self.score()
+                with self.placement.device():
+                    scored = self.score()
         except KeyboardInterrupt:  # a second Ctrl-C, while scoring
             status = "interrupted"
         except BaseException:
@@ -255,6 +256,18 @@ class _Training:
         if len(skipped) > SKIPPED_TOLD:
             more = len(skipped) - SKIPPED_TOLD
             print(f"left out: {more} more, listed in {self.run.path / 'skipped.csv'}", file=sys.stderr, flush=True)
+        for line in self.placement_notes():
+            print(line, file=sys.stderr, flush=True)
+
+    def placement_notes(self) -> list[str]:
+        """What the recipe's [devices] has come to, where that is not what one would expect."""
+        wish, place = self.config.devices, self.placement
+        notes = [place.sharing(min(self.config.train.batch_size, len(self.splits["train"])))]
+        if wish.devices == "mirrored" and place.replicas == 1:
+            notes.append(f"devices.devices = mirrored: there is one device, {place.devices[0]}, and nothing to share.")
+        if wish.xla and not self.compiles_with_xla():
+            notes.append("devices.xla is off: it needs one GPU, no augmentation policy, and ops that may vary.")
+        return [note for note in notes if note]
 
     def files(self) -> Iterator[tuple[str, str, str]]:
         """Rows of splits.csv."""
@@ -265,6 +278,8 @@ class _Training:
 
     def fit(self) -> str:
         """The epochs of [train], then those of [finetune]. Returns "complete", or "interrupted" after Ctrl-C."""
+        import tensorflow as tf
+
         from kerascls.models import unfreeze_backbone
         from kerascls.pipeline import TrainingBatches, balanced_class_weight, on_canvas, scoring_batches
 
@@ -301,6 +316,10 @@ class _Training:
             return "complete"
         except KeyboardInterrupt:
             return "interrupted"
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            half = train.batch_size // 2
+            advice = f"Try --batch-size {half}" if half else "Lower data.image_shape or choose a smaller model"
+            raise TrainingFailed(f"Out of memory at {train.batch_size} images a step. {advice}.") from None
         finally:
             self.manifest["seconds"]["fit"] = round(time.perf_counter() - begin, 3)
             for callback in given["callbacks"]:

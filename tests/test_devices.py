@@ -1,11 +1,19 @@
 """Starting TensorFlow without its noise, and saying what there is."""
 
+import json
+import math
 import subprocess
 import sys
 
-from conftest import here
+import numpy as np
+import pytest
+from conftest import here, one_line_error, small_npz
 
+import kerascls
 from kerascls import devices
+from kerascls.config import parse_devices
+from kerascls.errors import ConfigError, TrainingFailed
+from kerascls.runs import Run
 
 
 def test_starting_writes_nothing_and_makes_ops_deterministic():
@@ -31,4 +39,239 @@ def test_env_prints_versions_and_devices(capsys):
     assert code == 0
     for key in ("python: ", "tensorflow: 2.21", "keras: 3.15", "kerascls: ", "device: "):
         assert key in out
-    assert devices.describe()["deterministic"] is True
+    assert devices.choose().describe()["deterministic"] is True
+
+
+def test_a_choice_of_devices_is_read():
+    assert parse_devices("auto") == ("auto", ()) and parse_devices("mirrored") == ("mirrored", ())
+    assert parse_devices("gpu:1") == ("gpu", (1,)) and parse_devices("cpu:0,1") == ("cpu", (0, 1))
+    for wrong in ("", "tpu", "gpu:", "gpu:0,0", "gpu:-1", "auto:0", "cpu:0,", "gpu:1000"):
+        assert parse_devices(wrong) is None, wrong
+
+
+def test_auto_is_tensorflows_own_device_without_a_strategy():
+    for choice in ("auto", "cpu", "mirrored"):
+        place = devices.choose(choice)
+        assert (place.kind, place.devices, place.replicas, place.strategy_name) == ("cpu", ("CPU:0",), 1, "default")
+        assert place.precision == "float32" and place.sharing(64) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--devices", "gpu"], "TensorFlow sees no GPU here. Choose auto or cpu"),
+        (["--devices", "gpu:0,1"], "sees no GPU here"),
+        (["--devices", "cpu:0,1"], "has started with 1 CPU device and cannot make CPU:1 any more"),
+        (["--devices", "gpu:0,0"], "must be auto, cpu, gpu, mirrored, or numbers that differ"),
+        (["--set", "devices.precision=float16"], "is for GPUs only. Choose float32, bfloat16 or auto."),
+        (["--set", "devices.precision=bf16"], "one of float32, bfloat16, float16, auto"),
+    ],
+)
+def test_what_is_not_here_is_one_line_and_leaves_nothing(arguments, words, capsys, tmp_path):
+    line = one_line_error("train", "mnist_cnn", "--data", "digits", *arguments, capsys=capsys)
+    assert words in line and not list(tmp_path.iterdir())
+
+
+def test_auto_precision_is_bfloat16_where_the_processor_has_it(monkeypatch):
+    for native, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(devices, "_cpu_has_bfloat16", lambda native=native: native)
+        assert devices.choose("cpu", "auto").precision == precision
+
+
+def test_a_run_in_bfloat16_is_saved_in_float32():
+    import keras
+
+    small_npz("data.npz", count=30)
+    common = {"data": "data.npz", "epochs": 2, "batch_size": 8, "overrides": {"augment": {"policy": []}}}
+    runs = [kerascls.train("mnist_cnn_bn", precision=name, out=name, **common).path for name in ("bfloat16", "float32")]
+    assert [Run.open(run).manifest["device"]["precision"] for run in runs] == ["bfloat16", "float32"]
+    models = [keras.saving.load_model(run / "model.keras") for run in runs]
+    assert {layer.dtype_policy.name for layer in models[0].layers} == {"float32"}
+    assert models[0].get_config() == models[1].get_config()
+    differences = [
+        np.abs(np.array(a) - np.array(b)).max() for a, b in zip(models[0].weights, models[1].weights, strict=True)
+    ]
+    assert 0 < max(differences) < 0.05  # it has trained in another precision, to almost the same
+
+
+def test_float16_scales_the_loss_and_is_saved_in_float32(monkeypatch):
+    """Keras' loss scaling, tried on the CPU; not run on a GPU."""
+    import keras
+
+    small_npz("data.npz", count=30)
+    seen = []
+    scale_loss = keras.optimizers.LossScaleOptimizer.scale_loss
+    monkeypatch.setattr(devices, "_settle_precision", lambda precision, kind, device: precision)
+    monkeypatch.setattr(
+        keras.optimizers.LossScaleOptimizer, "scale_loss", lambda self, loss: seen.append(1) or scale_loss(self, loss)
+    )
+    run = kerascls.train("mnist_cnn", data="data.npz", precision="float16", epochs=1, out="run").path
+    assert seen and Run.open(run).manifest["device"]["precision"] == "float16"
+    assert keras.saving.load_model(run / "model.keras").layers[2].dtype_policy.name == "float32"
+
+
+def test_out_of_memory_names_a_batch_size_to_try(monkeypatch):
+    import tensorflow as tf
+
+    from kerascls.augment import AugmentedModel
+
+    def train_step(self, data):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(AugmentedModel, "train_step", train_step)
+    small_npz("data.npz", count=30)
+    with pytest.raises(TrainingFailed, match="Out of memory at 24 images a step. Try --batch-size 12."):
+        kerascls.train("mnist_cnn", data="data.npz", batch_size=24, out="run")
+    assert json.loads(open("run/manifest.json").read())["status"] == "failed"
+
+
+def test_xla_that_cannot_be_is_said(capsys):
+    small_npz("data.npz", count=30)
+    arguments = ["--epochs", 1, "--set", "devices.xla=true", "--devices", "mirrored"]
+    code, _, err = here("train", "mnist_cnn", "--data", "data.npz", *arguments, capsys=capsys)
+    assert code == 0 and "devices.xla is off: it needs one GPU" in err
+    assert "devices.devices = mirrored: there is one device, CPU:0" in err
+
+
+def test_devices_says_what_each_choice_would_be(capsys):
+    code, out, _ = here("devices", "--json", capsys=capsys)
+    found = json.loads(out)
+    assert code == 0 and found["devices"] == ["CPU:0"] and set(found["choices"]) == {"auto", "cpu", "gpu", "mirrored"}
+    assert found["choices"]["cpu"]["device"]["strategy"] == "default"
+    assert "sees no GPU" in found["choices"]["gpu"]["error"]
+    assert "gpu       devices.devices = gpu: TensorFlow sees no GPU here." in here("devices", capsys=capsys)[1]
+
+
+# Two logical CPU devices, which only a fresh process can have.
+
+ON_TWO = """
+import csv, json, sys
+import kerascls
+from kerascls.runs import Run
+
+def histories(model, data, epochs, batch_size, **train):
+    found = {}
+    for choice in ("cpu", "cpu:0,1"):
+        name = f"{model}-{data}-{choice[4:] or 'one'}"
+        result = kerascls.train(
+            model, data=data, devices=choice, epochs=epochs, batch_size=batch_size, out=name,
+            overrides={
+                "augment": {"policy": []},
+                "data": {"validation": "test"},
+                "train": {"keep": "last", "samples": 1, "optimizer": "sgd", "schedule": "constant", "warmup_epochs": 0,
+                          "weight_decay": 0, "learning_rate": 0.05, **train},
+            },
+        )
+        with open(f"{name}/history.csv") as file:
+            rows = [[float(row[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")]
+                    for row in csv.DictReader(file)]
+        found[choice] = {"rows": rows, "test": result.test, "device": Run.open(name).manifest["device"]}
+    return found
+"""
+
+
+def on_two(program, *arguments):
+    """Runs `program` where `cpu:0,1` is the first choice of a process, and returns what it prints as JSON."""
+    first = "from kerascls import devices\ndevices.choose('cpu:0,1')\n"
+    process = subprocess.run(
+        [sys.executable, "-c", first + ON_TWO + program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def assert_alike(found, tolerance):
+    one, two = found["cpu"], found["cpu:0,1"]
+    assert (one["device"]["strategy"], one["device"]["count"]) == ("default", 1)
+    assert (two["device"]["strategy"], two["device"]["count"]) == ("mirrored", 2)
+    for row, other in zip(one["rows"], two["rows"], strict=True):
+        assert all(math.isfinite(number) for number in other)
+        assert other == pytest.approx(row, rel=tolerance)
+    assert two["test"]["examples"] == one["test"]["examples"]
+    assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=tolerance)
+
+
+@pytest.mark.parametrize("count", [35, 33])  # a last batch of 3, shared 2 and 1; of 1, of which a replica gets none
+def test_two_devices_train_as_one(count):
+    test = small_npz("test.npz", count=9)
+    with np.load(test) as arrays:
+        small_npz("data.npz", count=count, x_test=arrays["x_test"], y_test=arrays["y_test"])
+    assert_alike(on_two('print(json.dumps(histories("mnist_cnn_bn", "data.npz", 2, 16)))'), 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [516, 513])
+@pytest.mark.parametrize(("model", "tolerance"), [("mnist_cnn", 1e-5), ("mnist_cnn_bn", 1e-4)])
+def test_two_devices_train_as_one_for_three_epochs_of_many_batches(count, model, tolerance):
+    small_npz("data.npz", count=count, classes=10)
+    program = f'print(json.dumps(histories("{model}", "data.npz", 3, 64, optimizer="adam", learning_rate=1e-3)))'
+    assert_alike(on_two(program), tolerance)
+
+
+def test_replicas_draw_augmentation_and_dropout_of_their_own():
+    program = """
+import keras, numpy as np, tensorflow as tf
+from kerascls import augment
+from kerascls.callbacks import EpochState
+
+seen = []
+def probe(images, labels, seed, *, unused=0):
+    tf.numpy_function(lambda value: seen.append(value.tolist()) or value, [seed], tf.int32)
+    return images, labels
+augment.probe = probe
+found = {}
+for choice in ("cpu", "cpu:0,1"):
+    seen.clear()
+    place = devices.choose(choice)
+    with place.strategy.scope():
+        layers = [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(2, "softmax")]
+        model = augment.AugmentedModel(keras.Sequential(layers), [{"name": "probe"}], seed=3)
+        model.compile("sgd", "categorical_crossentropy", jit_compile=False)
+    state = EpochState(tf.Variable(0, dtype=tf.int64), 3)
+    state.set_model(model)
+    state.on_epoch_begin(2)
+    generator = model.classifier.layers[1].seed_generator.state.value
+    states = [part.numpy().tolist() for part in place.strategy.experimental_local_results(generator)]
+    images, labels = np.zeros((4, 4, 4, 1), "uint8"), np.eye(2, dtype="float32")[[0, 1, 0, 1]]
+    model.fit(tf.data.Dataset.from_tensors((images, labels)), verbose=0, shuffle=False)
+    found[choice] = {"seeds": sorted(seen), "states": states}
+print(json.dumps(found))
+"""
+    found = on_two(program)
+    one, two = found["cpu"], found["cpu:0,1"]
+    assert len(one["seeds"]) == len(one["states"]) == 1 and one["states"] == [[3 * 1009, 2 << 20]]
+    assert len(two["seeds"]) == 2 and two["seeds"][0] != two["seeds"][1] and one["seeds"][0] in two["seeds"]
+    assert two["states"][0] == one["states"][0] and two["states"][1] != one["states"][0]
+
+
+def test_a_device_that_is_not_tensorflows_own_trains_and_scores():
+    small_npz("data.npz", count=12)
+    program = """
+from kerascls import devices
+result = kerascls.train("mnist_cnn", data="data.npz", epochs=1, devices="cpu:1", out="run")
+print(json.dumps([Run.open("run").manifest["device"], result.test["examples"]]))
+"""
+    device, examples = on_two(program)
+    assert (device["strategy"], device["count"], examples) == ("one_device", 1, 12)
+
+
+def test_devices_that_the_caller_made_are_shared_by_mirrored():
+    small_npz("data.npz", count=12)
+    program = """
+import json, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import kerascls
+result = kerascls.train("mnist_cnn", data="data.npz", epochs=1, devices="mirrored", out="run")
+print(json.load(open("run/manifest.json"))["device"]["count"])
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert process.stdout == "2\n", process.stderr
+
+
+def test_a_device_beyond_those_there_are_is_named():
+    with pytest.raises(ConfigError, match="cannot make CPU:7 any more"):
+        devices.choose("cpu:7")
