@@ -336,8 +336,3 @@ def test_a_model_without_a_backbone_cannot_be_fine_tuned(tiny):
 
 def test_a_recipe_without_data_asks_for_it(capsys):
     assert "--data" in one_line_error("train", "folder", capsys=capsys)
-
-
-def test_a_recipe_for_so_many_classes_takes_no_others(tiny, capsys):
-    line = one_line_error("train", tiny, "--set", "data.num_classes=2", capsys=capsys)
-    assert "is for 2 classes; small.npz has 3" in line
