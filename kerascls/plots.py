@@ -1,13 +1,20 @@
 """Pictures. Matplotlib without pyplot: no window, no global state."""
 
+import contextlib
+import functools
+import importlib.metadata
 import math
+import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 
 from kerascls.errors import OutputError
 from kerascls.runs import atomic
@@ -19,13 +26,52 @@ def save(figure: Figure, path: Path) -> None:
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
         raise OutputError(f"A picture cannot be written as {path.name}. Its suffix must be one of {', '.join(known)}.")
+    unknown = use_fonts_for(figure)
+    if unknown:
+        print(
+            f"No font on this machine has {unknown[:20]}: {path.name} shows boxes. Install one, such as Noto Sans.",
+            file=sys.stderr,
+        )
     with atomic(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing"
-        )  # names stay as they are, with a box in the picture
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # it was said above
         figure.savefig(
             temporary, format=kind, dpi=100, bbox_inches="tight", metadata={"Software": None} if kind == "png" else None
         )
+
+
+def use_fonts_for(figure: Figure) -> str:
+    """Gives the figure's texts the fonts that their characters need, beside Matplotlib's own. Returns what none has.
+
+    Noto Sans SC, which comes with zhplot, has Chinese and Japanese; other scripts need a font of the system.
+    """
+    texts = figure.findobj(Text)
+    needed = {character for text in texts for character in text.get_text() if character.isprintable()}
+    families = ["DejaVu Sans"]
+    needed -= _characters(font_manager.findfont("DejaVu Sans"))
+    if not needed:
+        return ""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError):
+        bundled = importlib.metadata.distribution("zhplot").locate_file("zhplot/fonts/NotoSansSC-Regular.ttf")
+        if str(bundled) not in (font.fname for font in font_manager.fontManager.ttflist):
+            font_manager.fontManager.addfont(bundled)
+    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: "Noto Sans SC" not in font.name):
+        if not needed or "Last Resort" in font.name:  # that one has a box for every script
+            continue
+        if found := needed & _characters(font.fname):
+            needed -= found
+            families.append(font.name)
+    for text in texts:
+        text.set_fontfamily(families)
+    return "".join(sorted(needed))
+
+
+@functools.cache
+def _characters(font_file: str) -> frozenset[str]:
+    """What a font can draw; nothing if it cannot be read."""
+    try:
+        return frozenset(map(chr, FT2Font(font_file).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()
 
 
 def learning_curves(epochs: Sequence[dict[str, float | None]], kept_epoch: int | None) -> Figure:

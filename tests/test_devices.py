@@ -227,8 +227,9 @@ for choice in ("cpu", "cpu:0,1"):
     seen.clear()
     place = devices.choose(choice)
     with place.strategy.scope():
-        layers = [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(2, "softmax")]
-        model = augment.AugmentedModel(keras.Sequential(layers), [{"name": "probe"}], seed=3)
+        layers = [keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(2, "softmax")]
+        classifier = keras.Sequential([keras.Input((4, 4, 1)), *layers])
+        model = augment.AugmentedModel(classifier, [{"name": "probe"}], seed=3)
         model.compile("sgd", "categorical_crossentropy", jit_compile=False)
     state = EpochState(tf.Variable(0, dtype=tf.int64), 3)
     state.set_model(model)

@@ -28,3 +28,17 @@ def test_one_picture_twice_is_the_same_bytes(tmp_path):
 
 def test_long_names_are_shortened():
     assert plots.shorten("a " * 50) == "a " * 10 + "a..." and len(plots.shorten("x" * 99)) <= 24
+
+
+def test_names_in_any_script_are_drawn_or_said_to_be_boxes(tmp_path, capsys, monkeypatch):
+    blank = np.full((8, 8, 3), 255, np.uint8)
+
+    def drawn(title):
+        plots.save(plots.image_grid([blank], [title]), tmp_path / "a.png")
+        return (tmp_path / "a.png").read_bytes()
+
+    # Boxes would all look alike.
+    assert len({drawn(title) for title in ("猫", "狗", "鸟", "ねこ")}) == 4 and capsys.readouterr().err == ""
+    monkeypatch.setattr(plots, "_characters", lambda file: frozenset(map(chr, range(128))))
+    drawn("a 猫")
+    assert "No font on this machine has 猫: a.png shows boxes" in capsys.readouterr().err
