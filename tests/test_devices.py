@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_out_of_memory_names_a_batch_size_to_try(monkeypatch):
     small_npz("data.npz", count=30)
     with pytest.raises(TrainingFailed, match="Out of memory at 24 images a step. Try --batch-size 12."):
         kerascls.train("mnist_cnn", data="data.npz", batch_size=24, out="run")
-    assert json.loads(open("run/manifest.json").read())["status"] == "failed"
+    assert json.loads(Path("run/manifest.json").read_text())["status"] == "failed"
 
 
 def test_xla_that_cannot_be_is_said(capsys):
@@ -262,12 +263,13 @@ print(json.dumps([Run.open("run").manifest["device"], result.test["examples"]]))
 def test_devices_that_the_caller_made_are_shared_by_mirrored():
     small_npz("data.npz", count=12)
     program = """
-import json, tensorflow as tf
+import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import kerascls
 result = kerascls.train("mnist_cnn", data="data.npz", epochs=1, devices="mirrored", out="run")
-print(json.load(open("run/manifest.json"))["device"]["count"])
+from kerascls.runs import Run
+print(Run.open("run").manifest["device"]["count"])
 """
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert process.stdout == "2\n", process.stderr
