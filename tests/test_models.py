@@ -7,7 +7,7 @@ from conftest import tiny_backbone
 
 from kerascls.catalog import model_files
 from kerascls.errors import ModelError
-from kerascls.models import build_model
+from kerascls.models import build_model, copy_for_training
 
 # Image shape, and (total, trainable) parameters on it and 10 classes; a model that is not here fails.
 PARAMETERS = {
@@ -140,3 +140,34 @@ def test_a_users_own_file_is_a_model(tmp_path):
     (tmp_path / "wrong.py").write_text("def build(image_shape, num_classes):\n    return 3\n")
     with pytest.raises(ModelError, match="must return a keras.Model"):
         build_model("./wrong.py", (4, 4, 1), 2)
+
+
+def test_a_copy_for_training_is_mixed_but_for_its_last_layer(model):
+    copy = copy_for_training(model, "bfloat16", synchronized=False)
+    policies = [layer.dtype_policy.name for layer in copy.layers]
+    assert policies[-1] == "float32" and set(policies[1:-1]) == {"mixed_bfloat16"}
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert [weight.path for weight in copy.weights] == [weight.path for weight in model.weights]
+    assert all(np.array_equal(a, b) for a, b in zip(copy.get_weights(), model.get_weights(), strict=True))
+    assert all(weight.dtype == "float32" for weight in copy.weights)
+    answer, mixed = np.array(model(IMAGES)), np.array(copy(IMAGES))
+    assert mixed.dtype == np.float32 and 0 < np.abs(answer - mixed).max() < 0.02
+
+
+def test_a_copy_reaches_into_nested_models():
+    layers = keras.layers
+    backbone = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3), layers.BatchNormalization()], name="body")
+    backbone.trainable = False
+    head = keras.Sequential([keras.Input((6, 6, 2)), layers.Flatten(), layers.Dense(3, activation="softmax")])
+    model = keras.Sequential([keras.Input((8, 8, 3)), backbone, head])
+    copy = copy_for_training(model, "bfloat16", synchronized=False)
+    assert {layer.dtype_policy.name for layer in copy.layers[0].layers} >= {"mixed_bfloat16"}
+    assert [layer.dtype_policy.name for layer in copy.layers[1].layers] == ["mixed_bfloat16", "float32"]
+    assert len(copy.trainable_weights) == len(model.trainable_weights) == 2
+
+
+def test_an_operation_at_the_end_cannot_be_kept_in_float32():
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.ops.softmax(keras.layers.Dense(3)(keras.layers.Flatten()(inputs))))
+    with pytest.raises(ModelError, match="must end in a layer, as keras.layers.Softmax"):
+        copy_for_training(model, "bfloat16", synchronized=False)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kerascls.datasets import Split
-from kerascls.pipeline import TrainingBatches, balanced_class_weight, scoring_batches
+from kerascls.pipeline import TrainingBatches, balanced_class_weight, scoring_batches, share_among
 
 
 def numbered(count=10):
@@ -53,3 +53,20 @@ def test_balanced_weights_are_scikit_learns():
     labels = np.array([0] * 7 + [1] * 2 + [2])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     assert np.allclose([balanced_class_weight(labels, 3)[i] for i in range(3)], expected)
+
+
+def test_a_batch_that_leaves_a_replica_without_images_is_repeated_for_all():
+    import tensorflow as tf
+
+    def shared(count, replicas):
+        batches = tf.data.Dataset.from_tensors(
+            (np.ones((count, 1, 1, 1), np.uint8), np.eye(5, dtype="float32")[:count])
+        )
+        images, labels = next(iter(share_among(replicas, batches)))
+        return images.shape[0], labels.numpy().sum(1).astype(int).tolist()
+
+    assert shared(1, 2) == (2, [1, 0])  # one each; the copy has no label
+    assert shared(2, 2) == (2, [1, 1])
+    assert shared(3, 2) == (3, [1, 1, 1])
+    assert shared(5, 4) == (20, [1] * 5 + [0] * 15)  # shares of 2, 2, 1 and 0 otherwise
+    assert shared(4, 4) == (4, [1] * 4)
