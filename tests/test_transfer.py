@@ -336,3 +336,9 @@ def test_a_model_without_a_backbone_cannot_be_fine_tuned(tiny):
 
 def test_a_recipe_without_data_asks_for_it(capsys):
     assert "--data" in one_line_error("train", "folder", capsys=capsys)
+
+
+def test_the_folder_recipe_from_scratch_trains(tiny):
+    result = kerascls.train("folder_scratch", data="small.npz", epochs=1, batch_size=16, out="run")
+    assert result.status == "complete" and result.test["examples"] == 24
+    assert kerascls.load("run").image_shape == (128, 128, 3)
