@@ -17,7 +17,6 @@ from kerascls.split import with_all_splits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-BATCH_SIZE = 256
 MOST_CLASSES = 20  # more fill a screen
 VALIDATION = ("val_loss", "val_accuracy")  # columns of history.csv that may be empty
 
@@ -67,6 +66,8 @@ def evaluate(
     opened = Run.open(run)
     config, manifest = opened.config, opened.manifest
     devices.start()
+    from kerascls.pipeline import scoring_batch_size
+
     classifier = load(opened.path)
     own = data is None
     name = manifest["data"]["name"] if own else data
@@ -97,7 +98,7 @@ def evaluate(
     if split not in dataset.splits:
         raise DataError(f"{dataset.name} has no {split} split. It has: {', '.join(dataset.splits)}")
     chosen = dataset.splits[split]
-    probabilities = classifier.probabilities(chosen.images, BATCH_SIZE)
+    probabilities = classifier.probabilities(chosen.images, scoring_batch_size(classifier.image_shape))
     scores = metrics.score(chosen.labels, probabilities, list(classifier.class_names))
     drawn: tuple[Path, ...] = ()
     not_drawn = None

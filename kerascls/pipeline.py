@@ -2,6 +2,7 @@
 are read and decoded in parallel, a few batches ahead."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 
@@ -49,8 +50,21 @@ class TrainingBatches:
         self.dataset = share_among(replicas, dataset).prefetch(_PREFETCH)
 
 
-def scoring_batches(split: Split, num_classes: int, batch_size: int = 256, replicas: int = 1) -> tf.data.Dataset:
-    """Every example once, in order; the same element types as `TrainingBatches.dataset`."""
+def scoring_batch_size(image_shape: tuple[int, ...]) -> int:
+    """Images at a time where nothing is trained: 256 up to 64 x 64 RGB, fewer of larger ones, at least 32.
+
+    Memory is what bounds it: ResNet50's first layers hold 3 MB an image of 224 x 224 each, some of them at once.
+    """
+    return max(32, min(256, 256 * 64 * 64 * 3 // math.prod(image_shape)))
+
+
+def scoring_batches(split: Split, num_classes: int, batch_size: int = 0, replicas: int = 1) -> tf.data.Dataset:
+    """Every example once, in order; the same element types as `TrainingBatches.dataset`.
+
+    Args:
+        batch_size: 0 for `scoring_batch_size`.
+    """
+    batch_size = batch_size or scoring_batch_size(split.images.shape[1:])
     dataset = _batches(split, num_classes, batch_size)(tf.range(len(split)))
     return share_among(replicas, dataset).prefetch(_PREFETCH)
 

@@ -16,7 +16,7 @@ from kerascls.config import Config, Train, load_config, size_problems
 from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.devices import Placement, choose, versions
 from kerascls.errors import ConfigError, OutputError, TrainingFailed, WeightsMissing
-from kerascls.evaluate import BATCH_SIZE, draw
+from kerascls.evaluate import draw
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
 from kerascls.runs import Run, atomic, now, random_backbone_notice, write_csv, write_json, write_text
 from kerascls.split import with_all_splits
@@ -308,7 +308,8 @@ class _Training:
         try:
             done = self.fit_phase(train, batches, given, 0)
             if finetune.epochs:
-                unfreeze_backbone(self.classifier, finetune.unfreeze)
+                for model in {self.classifier, self.reference}:
+                    unfreeze_backbone(model, finetune.unfreeze)
                 self.manifest["parameters"]["finetuned"] = trainable_count(self.classifier)
                 changes = {field.name: getattr(finetune, field.name) for field in dataclasses.fields(finetune)}
                 changes.pop("unfreeze")
@@ -408,13 +409,16 @@ class _Training:
 
     def score(self) -> dict[str, dict[str, Any]]:
         """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures; the scores."""
+        from kerascls.pipeline import scoring_batch_size
+
         classifier = load(self.run.path)
+        batch_size = scoring_batch_size(classifier.image_shape)
         names = list(self.dataset.class_names)
         scored, probabilities = {}, {}
         for split in ("test", "validation"):
             if split in self.splits and (split == "test" or self.config.data.validation != "test"):
                 examples = self.splits[split]
-                probabilities[split] = classifier.probabilities(examples.images, BATCH_SIZE)
+                probabilities[split] = classifier.probabilities(examples.images, batch_size)
                 if not np.isfinite(probabilities[split]).all():
                     raise TrainingFailed(
                         f"The weights of epoch {self.manifest['kept_epoch']} are not finite. Usually the learning rate "

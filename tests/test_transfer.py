@@ -17,6 +17,7 @@ from kerascls.augment import AugmentedModel
 from kerascls.catalog import backbones
 from kerascls.errors import ConfigError, ModelError, TrainingFailed, WeightsMissing
 from kerascls.models import build_model, transfer, unfreeze_backbone
+from kerascls.pipeline import scoring_batch_size
 
 RECIPE = """# kerascls train tiny.toml
 
@@ -215,8 +216,9 @@ def test_a_frozen_backbone_is_not_differentiated_through(tiny):
     assert (kinds.count("Conv2DBackpropFilter"), kinds.count("Conv2DBackpropInput")) == (1, 0)
 
 
-def test_fine_tuning_changes_what_it_unfreezes_and_nothing_else(tiny):
-    result = kerascls.train(tiny, out="run", overrides={"train": {"keep": "last"}})
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_fine_tuning_changes_what_it_unfreezes_and_nothing_else(tiny, precision):
+    result = kerascls.train(tiny, out="run", precision=precision, overrides={"train": {"keep": "last"}})
     with open("run/history.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
@@ -234,14 +236,6 @@ def test_fine_tuning_changes_what_it_unfreezes_and_nothing_else(tiny):
             assert np.array_equal(ours, theirs), name
     assert not np.array_equal(tuned.get_layer("conv2").get_weights()[0], before.get_layer("conv2").get_weights()[0])
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == head + conv2
-
-
-def test_the_best_epoch_is_chosen_over_both_phases(tiny):
-    kerascls.train(tiny, out="run")
-    with open("run/history.csv", encoding="utf-8") as file:
-        losses = [float(row["val_loss"]) for row in csv.DictReader(file)]
-    manifest = json.loads(Path("run/manifest.json").read_text())
-    assert manifest["kept_epoch"] == manifest["best_epoch"] == np.argmin(losses) + 1
 
 
 def test_a_loss_that_becomes_infinite_in_the_second_phase_ends_it_there(tiny):
@@ -273,12 +267,20 @@ def test_augmentation_goes_on_counting_its_steps_in_the_second_phase(tiny, monke
     assert made == [(0, 3 * steps), (2 * steps, 3 * steps)]
 
 
+def test_large_images_are_scored_in_smaller_batches():
+    assert [scoring_batch_size((side, side, 3)) for side in (28, 64, 96, 224, 1000)] == [256, 256, 113, 32, 32]
+
+
 # A run stands alone
 
 
-def test_a_run_needs_neither_the_backbones_file_nor_its_path(tiny):
+def test_a_run_keeps_the_best_epoch_of_both_phases_and_needs_no_backbones_file(tiny):
     backbone = Path("tiny.keras").resolve()
-    kerascls.train(tiny, out="run", overrides={"model": {"backbone": str(backbone)}, "finetune": {"epochs": 0}})
+    kerascls.train(tiny, out="run", overrides={"model": {"backbone": str(backbone)}})
+    with open("run/history.csv", encoding="utf-8") as file:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(file)]
+    manifest = json.loads(Path("run/manifest.json").read_text())
+    assert manifest["kept_epoch"] == manifest["best_epoch"] == np.argmin(losses) + 1
     assert tomllib.loads(Path("run/config.toml").read_text())["model"]["backbone"] == "tiny.keras"
     for file in Path("run").glob("*.*"):
         if file.suffix in (".toml", ".json", ".csv"):
@@ -339,6 +341,6 @@ def test_a_recipe_without_data_asks_for_it(capsys):
 
 
 def test_the_folder_recipe_from_scratch_trains(tiny):
-    result = kerascls.train("folder_scratch", data="small.npz", epochs=1, batch_size=16, out="run")
+    small = {"data": {"image_shape": [32, 32, 3]}}
+    result = kerascls.train("folder_scratch", data="small.npz", epochs=1, overrides=small, out="run")
     assert result.status == "complete" and result.test["examples"] == 24
-    assert kerascls.load("run").image_shape == (128, 128, 3)
