@@ -472,15 +472,15 @@ def list_() -> None:
     for title, files in (("recipes", recipes), ("models", model_files()), ("data sets", dataset_files())):
         click.echo(f"{title}:")
         for name, path in files.items():
-            click.echo(f"  {name:<26}{first_sentence(path)}")
+            click.echo(f"  {name:<28}{first_sentence(path)}")
     click.echo(
-        f"  {'tfds:NAME':<26}Any image-classification data set of TensorFlow Datasets.\n"
-        f"  {'FILE.npz':<26}Arrays x_train, y_train, x_test, y_test of your own."
+        f"  {'tfds:NAME':<28}Any image-classification data set of TensorFlow Datasets.\n"
+        f"  {'FILE.npz':<28}Arrays x_train, y_train, x_test, y_test of your own."
     )
     click.echo("augmentations, for augment.policy:")
     for name, sentence in policy_sentences().items():
         options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in policy_options()[name].items())
-        click.echo(f"  {name:<26}{sentence}\n  {'':<26}{options}")
+        click.echo(f"  {name:<28}{sentence}\n  {'':<26}{options}")
 
 
 @cli.command()
