@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from kerascls import metrics
 from kerascls.config import Config, Train, load_config, size_problems
 from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.devices import Placement, choose, versions
-from kerascls.errors import ConfigError, OutputError, TrainingFailed, WeightsMissing
+from kerascls.errors import ConfigError, DataError, OutputError, TrainingFailed, WeightsMissing
 from kerascls.evaluate import draw
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
 from kerascls.runs import Run, atomic, now, random_backbone_notice, write_csv, write_json, write_text
@@ -321,6 +322,12 @@ class _Training:
             half = train.batch_size // 2
             advice = f"Try --batch-size {half}" if half else "Lower data.image_shape or choose a smaller model"
             raise TrainingFailed(f"Out of memory at {train.batch_size} images a step. {advice}.") from None
+        except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError, tf.errors.PermissionDeniedError) as error:
+            if all(isinstance(split.images, np.ndarray) for split in (examples, *self.splits.values())):
+                raise
+            reason = re.search(r"([^\n]+)\n\s*\[\[\{\{", str(error))  # stands above TensorFlow's list of nodes
+            what = f": {reason[1].strip()[-300:]}" if reason else ""
+            raise DataError(f"An image that could be read before training cannot be now{what}") from None
         finally:
             self.manifest["seconds"]["fit"] = round(time.perf_counter() - begin, 3)
             for callback in given["callbacks"]:

@@ -13,6 +13,7 @@ from kerascls.datasets._folder import FileImages, list_folder
 from kerascls.errors import DataError
 from kerascls.images import read_pixels
 from kerascls.pipeline import TrainingBatches, on_canvas, scoring_batches
+from kerascls.runs import Run
 from kerascls.split import with_all_splits
 
 SHAPE = (16, 16, 3)
@@ -279,6 +280,17 @@ def test_train_a_folder_reports_the_split_and_names_the_broken_file(pets, capsys
     assert "is not here. Say where it is: --data PATH" in one_line_error("evaluate", "run", capsys=capsys)
 
 
+def test_a_file_that_goes_away_in_training_is_named(pets, tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine.toml").write_text(SMALL)
+    create = Run.create.__func__
+    monkeypatch.setattr(
+        Run, "create", classmethod(lambda cls, *a: ((pets / "狗" / "IMG_3.JPG").unlink(), create(cls, *a))[1])
+    )
+    options = ["--data", pets, "--set", "data.cache_mb=0", "--set", "data.test=0", "--set", "data.validation=0"]
+    error = one_line_error("train", "mine.toml", *options, "--out", "run", "--quiet", capsys=capsys)
+    assert "An image that could be read before training cannot be now" in error and "IMG_3.JPG" in error
+
+
 def test_a_recipe_may_say_which_classes_there_are(pets):
     config = Data(str(pets), classes=["猫", "狗", "Ünïcode bird"], image_shape=list(SHAPE))
     dataset = datasets.load_config_data(config)
@@ -290,6 +302,17 @@ def test_a_recipe_may_say_which_classes_there_are(pets):
     with pytest.raises(DataError, match="Give --data FOLDER"):
         datasets.load_config_data(Data())
 
+
+SMALL = """
+[data]
+image_shape = [16, 16, 3]
+
+[model]
+name = "mnist_cnn"
+
+[train]
+epochs = 1
+"""
 
 CROPPED = """
 [data]

@@ -150,7 +150,7 @@ def test_a_copy_for_training_is_mixed_but_for_its_last_layer(model):
     assert [weight.path for weight in copy.weights] == [weight.path for weight in model.weights]
     assert all(np.array_equal(a, b) for a, b in zip(copy.get_weights(), model.get_weights(), strict=True))
     assert all(weight.dtype == "float32" for weight in copy.weights)
-    answer, mixed = np.array(model(IMAGES)), np.array(copy(IMAGES))
+    answer, mixed = np.array(model(images)), np.array(copy(images))
     assert mixed.dtype == np.float32 and 0 < np.abs(answer - mixed).max() < 0.02
 
 
