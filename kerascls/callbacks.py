@@ -88,6 +88,18 @@ class KeepEpoch(keras.callbacks.Callback):
             self.manifest["kept_epoch"] = epoch + 1
 
 
+class SaveEpochs(keras.callbacks.Callback):
+    """Calls `save` with the file of each epoch, `folder`/001.keras for the first."""
+
+    def __init__(self, folder: Path, save: Callable[[Path], None]):
+        super().__init__()
+        self.folder, self.save = folder, save
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self.save(self.folder / f"{epoch + 1:03d}.keras")
+
+
 class WriteHistory(keras.callbacks.Callback):
     """history.csv, whole after every epoch. `seconds` holds training, validation and the saving of the epoch."""
 

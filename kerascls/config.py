@@ -155,6 +155,7 @@ class Train:
     drop_remainder: bool = _key(False, types=(bool,), doc="leave out the last partial batch of an epoch")
     seed: int = _key(0, types=(int,), low=0, high=2**31 - 1, doc="of initial weights, epoch order and all else random")
     steps_per_execution: int = _key(0, types=(int,), low=0, doc="steps a call into TensorFlow; 0 chooses by batch size")
+    save_epochs: bool = _key(False, types=(bool,), doc="keep a file of every epoch as well, epochs/001.keras and so on")
     samples: int = _key(
         64, types=(int,), low=0, doc="test images kept with the run to prove exports by; 0 for private data"
     )

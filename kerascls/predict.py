@@ -147,7 +147,11 @@ def plot(answers: Sequence[Answer], path: Path) -> None:
         raise DataError("No image could be read, so there is nothing to plot.")
     titles = [
         "\n".join(
-            [f"{probability:.0%} {plots.shorten(name)}" for name, probability in answer.prediction.top[:3]]
+            [
+                (", " if len(answer.prediction.top) == 2 else "\n").join(
+                    f"{probability:.0%} {plots.shorten(name)}" for name, probability in answer.prediction.top[:3]
+                )
+            ]
             + ([f"is {plots.shorten(answer.truth)}"] if answer.truth is not None else [])
         )
         for answer in shown

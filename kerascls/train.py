@@ -382,15 +382,17 @@ class _Training:
         """In the order in which they must run at an epoch's end: what is kept is decided before it is told."""
         import keras
 
-        from kerascls.callbacks import EpochState, KeepEpoch, Progress, StopOnNaN, WriteHistory
+        from kerascls.callbacks import EpochState, KeepEpoch, Progress, SaveEpochs, StopOnNaN, WriteHistory
 
         train, path, manifest = self.config.train, self.run.path, self.manifest
         callbacks: list[Any] = [
             EpochState(batches.epoch, train.seed),
             StopOnNaN(manifest, path, batches.steps),
-            KeepEpoch(manifest, train.keep, self.save),
+            KeepEpoch(manifest, train.keep, lambda: self.save(self.run.model_path)),
             WriteHistory(manifest, path / "history.csv"),
         ]
+        if train.save_epochs:
+            callbacks.append(SaveEpochs(path / "epochs", self.save))
         if train.early_stopping_patience:
             callbacks.append(
                 keras.callbacks.EarlyStopping("val_loss", mode="min", patience=train.early_stopping_patience)
@@ -408,11 +410,11 @@ class _Training:
             )
         return callbacks
 
-    def save(self) -> None:
-        """Writes model.keras, in float32 whatever has trained it."""
+    def save(self, path: Path) -> None:
+        """Writes the model as it is now, in float32 whatever has trained it."""
         if self.reference is not self.classifier:
             self.reference.set_weights(self.classifier.get_weights())
-        save_keras(self.reference, self.card, self.run.model_path)
+        save_keras(self.reference, self.card, path)
 
     def score(self) -> dict[str, dict[str, Any]]:
         """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures; the scores."""

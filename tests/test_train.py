@@ -437,3 +437,13 @@ def test_the_fallback_reaches_its_accuracy_within_its_time(recipe):
     for seed in (0, 1, 2):
         assert kerascls.train(recipe, seed=seed).accuracy >= 0.95
     assert time.perf_counter() - begin < 3 * 90
+
+
+def test_every_epoch_can_be_kept_as_a_file(tmp_path):
+    small_npz("d.npz")
+    result = kerascls.train("mnist_cnn", data="d.npz", epochs=3, out="run", overrides={"train": {"save_epochs": True}})
+    names = [f"{epoch:03d}.keras" for epoch in (1, 2, 3)]
+    assert sorted(path.name for path in (tmp_path / "run" / "epochs").iterdir()) == names
+    kept = kerascls.load(result.path / "epochs" / names[result.kept_epoch - 1])
+    images = np.load("d.npz")["x_test"]
+    assert np.array_equal(kept.probabilities(images), kerascls.load(result.path).probabilities(images))
