@@ -502,7 +502,11 @@ def new(name: str, source: str) -> None:
 @cli.command("devices")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def devices_(as_json: bool) -> None:
-    """Say what TensorFlow sees here, and what each choice of `kerascls train --devices` would be."""
+    """Say what TensorFlow sees here, and what each choice of `kerascls train --devices` would be.
+
+    \b
+    kerascls devices
+    """
     from kerascls.devices import survey
 
     found = survey()

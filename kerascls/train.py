@@ -199,7 +199,7 @@ class _Training:
             "parameters": {
                 "total": self.classifier.count_params(),
                 "trainable": trainable_count(self.classifier),
-                "random_backbone": self.random_backbone,
+                **({"random_backbone": True} if self.random_backbone else {}),
             },
         }
 
@@ -257,13 +257,17 @@ class _Training:
         if len(skipped) > SKIPPED_TOLD:
             more = len(skipped) - SKIPPED_TOLD
             print(f"left out: {more} more, listed in {self.run.path / 'skipped.csv'}", file=sys.stderr, flush=True)
-        for line in self.placement_notes():
+        for line in self.notes():
             print(line, file=sys.stderr, flush=True)
 
-    def placement_notes(self) -> list[str]:
-        """What the recipe's [devices] has come to, where that is not what one would expect."""
+    def notes(self) -> list[str]:
+        """What the recipe's [devices] has come to, where that is not what one would expect, and a backbone's pixels."""
         wish, place = self.config.devices, self.placement
         notes = [place.sharing(min(self.config.train.batch_size, len(self.splits["train"])))]
+        options = self.config.model.options
+        if str(options.get("backbone", "")).endswith(".keras"):
+            low, high = options["pixel_range"]
+            notes.append(f"{options['backbone']} is given pixels in [{low:g}, {high:g}], by model.pixel_range")
         if wish.devices == "mirrored" and place.replicas == 1:
             notes.append(f"devices.devices = mirrored: there is one device, {place.devices[0]}, and nothing to share.")
         if wish.xla and not self.compiles_with_xla():
