@@ -12,6 +12,7 @@ from conftest import here, one_line_error, small_npz
 
 import kerascls
 from kerascls import devices
+from kerascls.datasets import shapes
 from kerascls.config import parse_devices
 from kerascls.errors import ConfigError, TrainingFailed
 from kerascls.runs import Run
@@ -204,10 +205,20 @@ def test_two_devices_train_as_one(count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [516, 513])
-@pytest.mark.parametrize(("model", "tolerance"), [("mnist_cnn", 1e-5), ("mnist_cnn_bn", 1e-4)])
-def test_two_devices_train_as_one_for_three_epochs_of_many_batches(count, model, tolerance):
-    small_npz("data.npz", count=count, classes=10)
+@pytest.mark.parametrize(
+    ("model", "shape", "count", "tolerance"),
+    [
+        ("mnist_cnn", (28, 28, 1), 516, 1e-5),
+        ("mnist_cnn", (28, 28, 1), 513, 1e-5),
+        # Where a maximum is nearly a tie, rounding picks another winner, and Adam makes much of small gradients.
+        ("cifar_cnn_bn", (32, 32, 3), 516, 1e-3),
+        ("cifar_cnn_bn", (32, 32, 3), 513, 2e-2),
+    ],
+)
+def test_two_devices_train_as_one_for_three_epochs_of_many_batches(model, shape, count, tolerance):
+    images = shapes.draw(np.arange(count + 100) % 10, 0, *shape[:2])[..., : shape[2]]
+    labels = np.arange(count + 100) % 10
+    np.savez("data.npz", x_train=images[100:], y_train=labels[100:], x_test=images[:100], y_test=labels[:100])
     program = f'print(json.dumps(histories("{model}", "data.npz", 3, 64, optimizer="adam", learning_rate=1e-3)))'
     assert_alike(on_two(program), tolerance)
 
