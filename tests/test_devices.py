@@ -190,10 +190,11 @@ def assert_alike(found, tolerance):
     assert (two["device"]["strategy"], two["device"]["count"]) == ("mirrored", 2)
     for row, other in zip(one["rows"], two["rows"], strict=True):
         assert all(math.isfinite(number) for number in other)
-        assert other[::2] == pytest.approx(row[::2], rel=tolerance)  # losses
+        assert other[0] == pytest.approx(row[0], rel=tolerance)
+        assert other[2] == pytest.approx(row[2], rel=10 * tolerance)
         assert other[1::2] == pytest.approx(row[1::2], abs=0.1 if tolerance > 1e-3 else 0.004)  # 2 images of 516
     assert two["test"]["examples"] == one["test"]["examples"]
-    assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=tolerance)
+    assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=10 * tolerance)
 
 
 @pytest.mark.parametrize("count", [35, 33])  # a last batch of 3, shared 2 and 1; of 1, of which a replica gets none
