@@ -72,7 +72,7 @@ def evaluate(
     own = data is None
     name = manifest["data"]["name"] if own else data
     source = config.data.name if own else data
-    is_path = source.endswith((".npz", ".py")) or manifest["data"]["source"] == "folder"
+    is_path = source.endswith((".npz", ".py")) or manifest["data"].get("source") == "folder"
     if own and is_path and not Path(source).exists():
         raise DataError(f"{source}, the data of this run, is not here. Say where it is: --data PATH.")
     dataset = load_dataset(

@@ -20,7 +20,7 @@ class TrainingBatches:
     """One epoch after another of shuffled batches. The order is a function of (seed, epoch) and of nothing else.
 
     `dataset` yields `(images, labels)`: uint8 `(batch, height, width, channels)` and one-hot float32
-    `(batch, num_classes)`. Set `epoch` before the epoch's iterator is made, as `EpochSetter` in train.py does.
+    `(batch, num_classes)`. Set `epoch` before the epoch's iterator is made, as `callbacks.EpochState` does.
     """
 
     def __init__(

@@ -1,6 +1,5 @@
 """Splitting what a data set does not split itself: stratified, seeded, the same every time."""
 
-import csv
 import dataclasses
 import os
 import re
@@ -15,7 +14,7 @@ from kerascls.datasets import Dataset, Split
 from kerascls.datasets._folder import SPLITS_FILE, list_folder
 from kerascls.errors import ConfigError, DataError, OutputError
 from kerascls.formats import image_kind
-from kerascls.runs import atomic
+from kerascls.runs import atomic, write_csv
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
 
@@ -197,9 +196,7 @@ def split_folder(
                         shutil.copyfile(source / files[place], target)
                 taken += count
         rows.sort(key=lambda row: _SPLITS.index(row[0]))  # stable: classes and files stay in natural order
-        with open(temporary / SPLITS_FILE, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([("split", "class", "file"), *rows])
+        write_csv(temporary / SPLITS_FILE, ("split", "class", "file"), rows)
     return SplitFolder(destination, counts, skipped)
 
 
