@@ -3,8 +3,10 @@
 Nothing but Keras' own layers is loaded, in safe mode and uncompiled.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import os
 import zipfile
@@ -22,6 +24,7 @@ from kerascls.runs import Run, all_notices, atomic, is_run
 CARD = (
     "kerascls.json"  # zip entry of .keras, attribute of .h5 (without its suffix), file beside weights, SavedModel asset
 )
+_LEAST_SHARE = 8  # files that a thread decodes by one call; below, calling costs more than a core gains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,36 +193,70 @@ class Classifier:
     def stream(
         self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False, batch_size: int = 32
     ) -> Iterator[tuple[Prediction, np.ndarray | None]]:
-        """`predict`, a batch in memory at a time; beside each Prediction the uint8 pixels that the model saw."""
-        from kerascls.images import read_pixels
+        """`predict`, some batches in memory at a time; beside each Prediction the uint8 pixels that the model saw."""
+        for batch in self.batches(files, top_k, invert, batch_size):
+            yield from batch
 
-        def read(file: str | os.PathLike) -> np.ndarray | DataError:
-            try:
-                pixels = read_pixels(file, self.image_shape, self.card.background, self.card.resize)
-            except DataError as error:
-                return error
-            return 255 - pixels if invert else pixels
+    def batches(
+        self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False, batch_size: int = 32
+    ) -> Iterator[list[tuple[Prediction, np.ndarray | None]]]:
+        """`stream`, a batch of files at a time. All cores decode ahead of the model, by a bounded number of batches."""
+        cores = os.cpu_count() or 1
+        share = max(_LEAST_SHARE, -(-batch_size // cores))  # of a batch, to a core
+        ahead = max(2, -(-2 * cores * share // batch_size))  # batches that wait, decoded, under way or yet to be
+        rest = iter(files)
+        waiting: collections.deque = collections.deque()
+        pool = concurrent.futures.ThreadPoolExecutor(cores)
+        try:
+            while True:
+                while len(waiting) <= ahead and (chunk := list(itertools.islice(rest, batch_size))):
+                    shares = [chunk[at : at + share] for at in range(0, len(chunk), share)]
+                    waiting.append((chunk, [pool.submit(self.read, each, invert) for each in shares]))
+                if not waiting:
+                    return
+                chunk, tasks = waiting.popleft()
+                yield self._answer(chunk, [item for task in tasks for item in task.result()], top_k, batch_size)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-        files = list(files)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for at in range(0, len(files), batch_size):
-                chunk = files[at : at + batch_size]
-                read_chunk = list(pool.map(read, chunk))
-                good = [item for item in read_chunk if not isinstance(item, DataError)]
-                rows = iter(self.probabilities(np.stack(good), batch_size) if good else ())
-                for file, item in zip(chunk, read_chunk, strict=True):
-                    if isinstance(item, DataError):
-                        reason = str(item).removeprefix(f"{file}: ")
-                        yield Prediction(str(file), error=reason), None
-                    else:
-                        differs = self.card.border is not None and border_side(item) != self.card.border
-                        yield self.name_answer(str(file), next(rows), top_k, differs), item
+    def read(self, files: Sequence[str | os.PathLike], invert: bool = False) -> list[np.ndarray | DataError]:
+        """Of each file, in order, the pixels that the model sees, uint8 `image_shape`, or what is wrong with it."""
+        from kerascls.images import read_batch
 
-    def name_answer(self, file: str, row: np.ndarray, top_k: int, other_polarity: bool = False) -> Prediction:
-        """One row of probabilities, `(num_classes,)`, with its names."""
-        best = np.argsort(-row, kind="stable")[: max(1, top_k)]
-        top = tuple((self.class_names[i], float(row[i])) for i in best)
-        return Prediction(file, *top[0], top, None, other_polarity)
+        read = read_batch(files, self.image_shape, self.card.background, self.card.resize)
+        return [255 - item if invert and isinstance(item, np.ndarray) else item for item in read]
+
+    def _answer(
+        self, files: Sequence[str | os.PathLike], read: list[np.ndarray | DataError], top_k: int, batch_size: int
+    ) -> list[tuple[Prediction, np.ndarray | None]]:
+        good = [i for i, item in enumerate(read) if isinstance(item, np.ndarray)]
+        named: dict[int, Prediction] = {}
+        if good:
+            images = np.stack([read[i] for i in good])
+            differ = border_sides(images) != self.card.border if self.card.border else np.zeros(len(good), bool)
+            names = [str(files[i]) for i in good]
+            rows = self.probabilities(images, batch_size)
+            named = dict(zip(good, self.name_answers(names, rows, top_k, differ), strict=True))
+        out: list[tuple[Prediction, np.ndarray | None]] = []
+        for i, (file, item) in enumerate(zip(files, read, strict=True)):
+            if isinstance(item, DataError):
+                out.append((Prediction(str(file), error=str(item).removeprefix(f"{file}: ")), None))
+            else:
+                out.append((named[i], item))
+        return out
+
+    def name_answers(
+        self, files: Sequence[str], rows: np.ndarray, top_k: int, other_polarity: Sequence[bool] | None = None
+    ) -> list[Prediction]:
+        """Rows of probabilities, `(n, num_classes)`, with their names."""
+        best = np.argsort(-rows, axis=1, kind="stable")[:, : max(1, top_k)]
+        out = []
+        highest = np.take_along_axis(rows, best, 1).tolist()
+        differ = [False] * len(files) if other_polarity is None else other_polarity
+        for file, ids, probabilities, differs in zip(files, best.tolist(), highest, differ, strict=True):
+            top = tuple(zip([self.class_names[i] for i in ids], probabilities, strict=True))
+            out.append(Prediction(file, *top[0], top, None, bool(differs)))
+        return out
 
     @property
     def notice(self) -> str | None:
@@ -227,15 +264,18 @@ class Classifier:
         return all_notices(self.card.fallback_for, self.card.data, self.card.random_backbone)
 
 
-def border_side(image: np.ndarray) -> str:
-    """ "dark" or "light": the side of mid-gray on which the mean of a uint8 image's outermost pixels lies."""
-    edge = np.concatenate([image[0].ravel(), image[-1].ravel(), image[1:-1, 0].ravel(), image[1:-1, -1].ravel()])
-    return "dark" if edge.mean() < 127.5 else "light"
+def border_sides(images: np.ndarray) -> np.ndarray:
+    """ "dark" or "light" of each of uint8 images `(n, height, width, channels)`: the side of mid-gray on which the mean
+    of its outermost pixels lies."""
+    lines = (images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1])
+    edges = np.concatenate([line.reshape(len(images), -1) for line in lines], 1)
+    return np.where(edges.mean(1) < 127.5, "dark", "light")
 
 
 def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
     """The side on which at least 95 % of the images' borders lie (of `most` spread evenly), or None."""
-    sides = [border_side(images[i]) for i in range(0, len(images), max(1, len(images) // most))]
+    chosen = np.arange(0, len(images), max(1, len(images) // most))
+    sides = [border_sides(images[i][None])[0] for i in chosen]
     for side in ("dark", "light"):
         if sides.count(side) >= 0.95 * len(sides):
             return side
@@ -243,6 +283,17 @@ def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
 
 
 # Opening
+
+
+def model_files(path: str | os.PathLike) -> list[Path]:
+    """The files that `load` would open, in a fixed order: what they hold is what the model is."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if is_run(path):
+        return [Run.open(path).model_path]
+    folder = path if (path / "architecture.json").is_file() else saved_model_folder(path)
+    return sorted(file for file in (folder or path).rglob("*") if file.is_file())
 
 
 def load(path: str | os.PathLike) -> Classifier:
