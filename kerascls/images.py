@@ -8,9 +8,7 @@ The kind of file is told by its first bytes, never by its suffix.
 """
 
 import functools
-import io
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,78 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerascls.errors import DataError
-from kerascls.formats import image_kind
+from kerascls.formats import EXIF_HEAD, checked_bytes, encode_png, image_kind, read_bytes, read_encoded  # noqa: F401
 
-MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit for a decompression bomb
-_EXIF_HEAD = 1 << 17  # bytes of a JPEG searched for its orientation; the segment must lie in its first 64 KiB or so
 _HELD_BYTES = 4_000_000  # of encoded files that `read_batch` holds before it decodes them
-
-
-# Bytes, before TensorFlow sees them
-
-
-def read_encoded(path: str | Path) -> bytes:
-    """A file's bytes, ready for `decode`: a TIFF comes as the PNG that Pillow makes of it, all else as it is.
-
-    Raises:
-        DataError: the file cannot be read, is empty, is not an image, or has more than MAX_PIXELS pixels.
-    """
-    return checked_bytes(path, read_bytes(path))
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """A file's bytes as they are. Raises DataError if it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
-
-
-def checked_bytes(path: str | Path, encoded: bytes) -> bytes:
-    """`read_encoded` of bytes that were read already; `path` names them in errors."""
-    kind = image_kind(encoded)
-    if kind is None:
-        what = "is empty" if not encoded else "is not an image"
-        raise DataError(f"{path}: {what}. Expected PNG, JPEG, BMP, GIF, WebP or TIFF.")
-    return _through_pillow(path, encoded, kind)
-
-
-def _through_pillow(path: str | Path, encoded: bytes, kind: str) -> bytes:
-    """Refuses a decompression bomb by its header; hands a TIFF on as PNG, all else as it is."""
-    from PIL import Image
-
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we refuse at our own limit
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{path}: has {image.width} x {image.height} pixels. At most {MAX_PIXELS:,} are read.")
-            if kind != "tiff":
-                return encoded
-            if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-                image = image.convert("RGB")
-            written = io.BytesIO()
-            image.save(written, "PNG", compress_level=0)
-            return written.getvalue()
-    except DataError:
-        raise
-    except Image.DecompressionBombError:
-        raise DataError(f"{path}: has more pixels than {MAX_PIXELS:,}, the most that are read.") from None
-    except Exception as error:  # Pillow raises whatever its plugins raise
-        if kind == "tiff":
-            raise DataError(f"{path}: does not decode: {error}.") from None
-        return encoded  # Pillow reads no header that TensorFlow could not: `decode` has the last word
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """A uint8 `(height, width, 1 or 3)` array as PNG bytes, which `decode` turns into the same array."""
-    from PIL import Image
-
-    written = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(written, "PNG")
-    return written.getvalue()
-
-
-# Ops
 
 
 def decode(
@@ -125,7 +54,7 @@ def decode(
 def known_kind(encoded: bytes) -> str | None:
     """`image_kind`, or "upright jpeg" for a JPEG in which `decode` finds no EXIF and so no orientation."""
     kind = image_kind(encoded)
-    return "upright jpeg" if kind == "jpeg" and b"Exif\0\0" not in encoded[:_EXIF_HEAD] else kind
+    return "upright jpeg" if kind == "jpeg" and b"Exif\0\0" not in encoded[:EXIF_HEAD] else kind
 
 
 def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -407,7 +336,7 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 def _exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     """Orientation, 1 to 8, from a JPEG's APP1 segment (Exif 2.3, 4.6.4); 1 where there is none or it is damaged."""
-    head = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 0, _EXIF_HEAD), tf.uint8), tf.int32)
+    head = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 0, EXIF_HEAD), tf.uint8), tf.int32)
     size = tf.size(head)
 
     def byte(at: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from conftest import odd_files
 from PIL import Image
 
-from kerascls import images
+from kerascls import formats, images
 from kerascls.errors import DataError
 
 GENERATOR = np.random.default_rng(0)
@@ -176,7 +176,7 @@ def test_what_is_not_an_image_is_told(tmp_path):
 
 
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 62)
+    monkeypatch.setattr(formats, "MAX_PIXELS", 62)
     (tmp_path / "big.png").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
     with pytest.raises(DataError, match="9 pixels"):
         images.read_pixels(tmp_path / "big.png", (9, 7, 3))
