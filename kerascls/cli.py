@@ -255,8 +255,8 @@ def predict(
 ) -> None:
     """Name the images in FILES (files or folders) with MODEL.
 
-    MODEL is a run folder, a .keras or .h5 file, or a SavedModel folder. An image that cannot be read costs no other;
-    the command then exits 1 at its end.
+    MODEL is a run folder, a .keras, .h5 or .tflite file, or a SavedModel folder. An image that cannot be read costs no
+    other; the command then exits 1 at its end. The same command goes on with a --csv table that was interrupted.
 
     \b
     kerascls predict saved_models/mnist_cnn three.png
@@ -294,10 +294,10 @@ def predict(
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["keras", "saved_model", "h5", "weights"]),
+    type=click.Choice(["keras", "saved_model", "h5", "weights", "litert"]),
     default="saved_model",
     show_default=True,
-    help="weights is architecture JSON with weights HDF5.",
+    help="weights is architecture JSON with weights HDF5; litert is a .tflite in float32.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Where to; must not exist.  [default: under RUN/exports]")
 def export(run: Path, format_: str, out: Path | None) -> None:

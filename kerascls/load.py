@@ -1,4 +1,4 @@
-"""The one door for model files: runs, .keras, .h5, architecture + weights, SavedModel folders.
+"""The one door for model files: runs, .keras, .h5, .tflite, architecture + weights, SavedModel folders.
 
 Nothing but Keras' own layers is loaded, in safe mode and uncompiled.
 """
@@ -19,11 +19,10 @@ import numpy as np
 from kerascls import devices
 from kerascls.config import RESIZE_RULES
 from kerascls.errors import DataError, ModelError
+from kerascls.litert import LiteModel
 from kerascls.runs import Run, all_notices, atomic, is_run
 
-CARD = (
-    "kerascls.json"  # zip entry of .keras, attribute of .h5 (without its suffix), file beside weights, SavedModel asset
-)
+CARD = "kerascls.json"  # zip entry of .keras and .tflite, attribute of .h5 (without suffix), file beside weights, asset
 _LEAST_SHARE = 8  # files that a thread decodes by one call; below, calling costs more than a core gains
 
 
@@ -119,24 +118,31 @@ class Classifier:
 
     Attributes:
         card: see `Card`.
-        keras_model: the keras.Model behind it, or None for a SavedModel.
+        keras_model: the keras.Model behind it, or None for a SavedModel or a .tflite.
     """
 
-    def __init__(self, card: Card, keras_model: Any = None, saved_model: Any = None):
-        import tensorflow as tf
-
+    def __init__(
+        self, card: Card, keras_model: Any = None, saved_model: Any = None, lite_model: LiteModel | None = None
+    ):
         self.card = card
         self.keras_model = keras_model
         self._saved_model = saved_model  # kept alive: its functions lose their variables otherwise
+        self._lite_model = lite_model
+        if lite_model is not None:
+            self._forward = lite_model  # TensorFlow stays unimported
+            return
+        import tensorflow as tf
+
         if keras_model is not None:
-            self._forward = tf.function(
+            forward = tf.function(
                 lambda images: keras_model(tf.cast(images, tf.float32), training=False),
                 autograph=False,
                 input_signature=[tf.TensorSpec((None, *card.image_shape), tf.uint8)],
             )
         else:
             pixels = saved_model.signatures["pixels"]
-            self._forward = lambda images: pixels(images=images)["probabilities"]
+            forward = lambda images: pixels(images=images)["probabilities"]  # noqa: E731
+        self._forward = lambda images: forward(tf.constant(images)).numpy()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -156,8 +162,6 @@ class Classifier:
         Returns:
             float32 array `(n, num_classes)`.
         """
-        import tensorflow as tf
-
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
@@ -167,7 +171,7 @@ class Classifier:
             )
         out = np.empty((len(images), len(self.class_names)), np.float32)
         for at in range(0, len(images), batch_size):
-            out[at : at + batch_size] = self._forward(tf.constant(images[at : at + batch_size])).numpy()
+            out[at : at + batch_size] = self._forward(images[at : at + batch_size])
         return out
 
     def predict(
@@ -221,8 +225,10 @@ class Classifier:
 
     def read(self, files: Sequence[str | os.PathLike], invert: bool = False) -> list[np.ndarray | DataError]:
         """Of each file, in order, the pixels that the model sees, uint8 `image_shape`, or what is wrong with it."""
-        from kerascls.images import read_batch
-
+        if self._lite_model is not None:
+            from kerascls.pixels import read_batch
+        else:
+            from kerascls.images import read_batch
         read = read_batch(files, self.image_shape, self.card.background, self.card.resize)
         return [255 - item if invert and isinstance(item, np.ndarray) else item for item in read]
 
@@ -297,9 +303,10 @@ def model_files(path: str | os.PathLike) -> list[Path]:
 
 
 def load(path: str | os.PathLike) -> Classifier:
-    """Opens a run folder, a .keras or .h5 file, a folder of architecture and weights, or a SavedModel folder.
+    """Opens a run folder, a .keras, .h5 or .tflite file, a folder of architecture and weights, or a SavedModel folder.
 
-    A SavedModel is named by the folder of its saved_model.pb or by the one above, as TensorFlow Serving takes it.
+    A .tflite opens without TensorFlow where ai-edge-litert is installed. A SavedModel is named by the folder of its
+    saved_model.pb or by the one above, as TensorFlow Serving takes it.
 
     Raises:
         ModelError: it is missing, truncated, not a model, or not an image classifier.
@@ -308,8 +315,10 @@ def load(path: str | os.PathLike) -> Classifier:
     path = Path(path)
     if not path.exists():
         raise ModelError(
-            f"Model {path} does not exist. Give a run folder, a .keras or .h5 file, or a SavedModel folder."
+            f"Model {path} does not exist. Give a run folder, a .keras, .h5 or .tflite file, or a SavedModel folder."
         )
+    if path.suffix == ".tflite" and path.is_file():
+        return _load_litert(path)
     devices.start()
     if path.is_file():
         return _load_file(path)
@@ -353,6 +362,23 @@ def _load_file(path: Path) -> Classifier:
         raise
     except Exception as error:
         raise _not_loadable(path, error) from None
+
+
+def _load_litert(path: Path) -> Classifier:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(CARD).decode()
+    except (zipfile.BadZipFile, KeyError, ValueError):
+        raise ModelError(
+            f"Model {path} has no {CARD} behind it: it is cut short, or not one that `kerascls export --format litert` "
+            "wrote."
+        ) from None
+    try:
+        card = Card.from_json(text)
+    except (ValueError, LookupError, TypeError):
+        raise ModelError(f"Model {path}: its card (class names, image shape) is damaged.") from None
+    model = LiteModel(path)
+    return Classifier(card.check(model), lite_model=model)
 
 
 def _load_weights(folder: Path) -> Classifier:
@@ -415,6 +441,14 @@ def save_h5(model: Any, card: Card, path: Path) -> None:
         model.save(temporary)
         with h5py.File(temporary, "a") as archive:
             archive.attrs["kerascls"] = card.as_json()
+
+
+def save_litert(model: Any, card: Card, path: Path) -> None:
+    """Writes a float32 .tflite with a zip of its card behind it, as LiteRT's metadata has it, whole or not at all."""
+    with atomic(path) as temporary:
+        model.export(temporary, format="litert", verbose=False)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(CARD, card.as_json())
 
 
 def save_weights(model: Any, card: Card, path: Path) -> None:
