@@ -54,7 +54,7 @@ def decode(
 def known_kind(encoded: bytes) -> str | None:
     """`image_kind`, or "upright jpeg" for a JPEG in which `decode` finds no EXIF and so no orientation."""
     kind = image_kind(encoded)
-    return "upright jpeg" if kind == "jpeg" and b"Exif\0\0" not in encoded[:EXIF_HEAD] else kind
+    return "upright jpeg" if kind == "jpeg" and encoded.find(b"Exif\0\0", 0, EXIF_HEAD) < 0 else kind
 
 
 def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:

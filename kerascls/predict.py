@@ -109,14 +109,10 @@ def image_files(paths: Sequence[str | Path]) -> list[str]:
     files: list[str] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = []
-            for folder, inside, names in os.walk(path, onerror=_cannot_read):
-                inside[:] = [name for name in inside if not name.startswith(".")]
-                images = [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-                found += [file for file in (os.path.join(folder, name) for name in images) if os.path.isfile(file)]
+            found = list(_images_below(str(path)))
             if not found:
                 raise DataError(f"Folder {path} has no images. Expected files ending in {', '.join(SUFFIXES)}.")
-            files += sorted(found, key=natural_key)
+            files += found
         elif not path.exists():
             raise DataError(f"Image {path} does not exist.")
         else:
@@ -124,8 +120,20 @@ def image_files(paths: Sequence[str | Path]) -> list[str]:
     return files
 
 
-def _cannot_read(error: OSError) -> None:
-    raise DataError(f"Folder {error.filename} cannot be read: {error.strerror}.")
+def _images_below(folder: str) -> Iterator[str]:
+    """Files in the natural order of their whole paths, a folder's names at a time: keys of all take much memory."""
+    try:
+        names = {entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in os.scandir(folder)}
+    except OSError as error:
+        raise DataError(f"Folder {folder} cannot be read: {error.strerror}.") from None
+    for name in sorted(names, key=natural_key):
+        path = os.path.join(folder, name)
+        if name.startswith("."):
+            continue
+        if name.endswith("/"):
+            yield from _images_below(path[:-1])
+        elif name.lower().endswith(SUFFIXES) and os.path.isfile(path):
+            yield path
 
 
 def _predict_files(

@@ -16,6 +16,7 @@ from conftest import REPOSITORY, here, one_line_error
 from PIL import Image, ImageDraw
 
 import kerascls
+from kerascls.datasets import natural_key
 from kerascls.images import encode_png
 from kerascls.predict import Table, image_files, predict, table_key
 
@@ -141,6 +142,24 @@ def test_folders_are_read_in_natural_order_below_and_without_hidden_files(tmp_pa
         (tmp_path / "f" / name).write_bytes(b"")
     found = [Path(file).relative_to(tmp_path / "f").as_posix() for file in image_files([tmp_path / "f"])]
     assert found == ["a/x.jpeg", "b/9.PNG", "b/10.png"]
+
+
+def test_the_order_of_files_is_the_natural_one_of_whole_paths(tmp_path):
+    for name in (
+        "a/1.png",
+        "a.png",
+        "a-b/2.png",
+        "a10/3.png",
+        "a9.png",
+        "a9/b/4.png",
+        "a/10/5.png",
+        "a/9.png",
+        "é.png",
+    ):
+        (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / name).write_bytes(b"")
+    found = image_files([tmp_path / "f"])
+    assert len(found) == 9 and found == sorted(found, key=natural_key)
 
 
 # Many files
