@@ -13,7 +13,7 @@ from typing import Any
 from kerascls.config import parse_devices
 from kerascls.errors import ConfigError
 
-PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow")
+PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "ai-edge-litert")
 
 
 @contextlib.contextmanager

@@ -79,19 +79,22 @@ def predict(
     else:
         answers = _predict_dataset(classifier, data, split, count, top_k, invert, csv_file, data_dir)
     shown: list[Answer] = []
-    seen = failed = other_polarity = 0
+    seen = failed = taken_over = other_polarity = 0
     for batch in answers:
         seen += len(batch)
         failed += sum(answer.prediction.error is not None for answer in batch)
+        taken_over += sum(answer.pixels is None and answer.prediction.error is None for answer in batch)
         other_polarity += sum(answer.prediction.other_polarity for answer in batch)
         if plot_file is not None:
             shown += batch[: MOST_PLOTTED - len(shown)]
         yield batch
     if other_polarity:
         side, other = ("dark", "light") if classifier.card.border == "dark" else ("light", "dark")
+        have = f"image{'s have' if other_polarity > 1 else ' has'}"
+        of_these = " (of those answered now)" if taken_over else ""  # a table does not tell it of the others
         tell(
-            f"Warning: {other_polarity} image{'s have' if other_polarity > 1 else ' has'} a {other} border; the "
-            f"training images had {side} ones. " + ("Leave out --invert." if invert else "Try --invert.")
+            f"Warning: {other_polarity} {have} a {other} border{of_these}; the training images had {side} ones. "
+            + ("Leave out --invert." if invert else "Try --invert.")
         )
     if plot_file is not None:
         plot([_with_pixels(classifier, answer, invert) for answer in shown], plot_file)

@@ -101,6 +101,7 @@ def test_what_is_no_model_is_told_in_one_line(tflite, digit_pngs, tmp_path, caps
         line = one_line_error("predict", tmp_path / name, image, capsys=capsys)
         assert reason in line and name in line
     assert "does not exist" in one_line_error("predict", "nowhere.tflite", image, capsys=capsys)
+    assert "is a LiteRT file, which keeps no Keras layers" in one_line_error("summary", tflite, capsys=capsys)
 
 
 def test_a_card_of_another_model_is_told(tflite, digit_pngs, tmp_path, capsys):

@@ -283,7 +283,7 @@ def test_other_or_changed_files_are_answered_again(digits_run, many, capsys):
 
 
 def test_a_killed_command_leaves_no_table_and_the_next_one_finishes_it(digits_run, tmp_path, capsys):
-    content = encode_png(np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8))
+    content = encode_png(np.random.default_rng(0).integers(130, 256, (28, 28, 1), np.uint8))
     (tmp_path / "many").mkdir()
     for i in range(3000):
         (tmp_path / "many" / f"{i}.png").write_bytes(content)
@@ -296,6 +296,7 @@ def test_a_killed_command_leaves_no_table_and_the_next_one_finishes_it(digits_ru
     assert partial.suffix == ".partial"
     code, out, err = here(*arguments, capsys=capsys)
     assert code == 0 and out.count("\n") == 3000 and "answers are taken over" in err
+    assert "have a light border (of those answered now)" in err
     assert len(Path("a.csv").read_text().splitlines()) == 3001 and not partial.exists()
 
 
