@@ -15,7 +15,7 @@ report serve cli
 """.split()
 
 # Commands of under 20 lines, in the module that owns their subject.
-LODGERS = {"list": "catalog", "env": "devices", "devices": "devices"}
+LODGERS = {"list": "catalog", "env": "devices", "devices": "devices", "features": "features"}
 
 
 def room_of(path: Path) -> str:
