@@ -336,3 +336,27 @@ def test_names_with_commas_quotes_and_line_ends_survive_an_interruption(digits_r
     _, _, err = here("predict", digits_run, "many", "--csv", "a.csv", capsys=capsys)
     assert "32 of 40 answers are taken over" in err
     assert Path("a.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
+@pytest.mark.slow  # 25 s
+def test_memory_does_not_grow_with_the_number_of_files(digits_run, tmp_path):
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (90, 120, 3), np.uint8)).save(tmp_path / "one.jpg")
+    for name, count in (("few", 1000), ("many", 10_000)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            os.link(tmp_path / "one.jpg", tmp_path / name / f"{i}.jpg")
+    program = (
+        "import resource, sys; from kerascls.cli import run; code = run(sys.argv[1:]); "
+        "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    peaks = []
+    for name in ("few", "many"):
+        arguments = ["predict", digits_run, name, "--csv", f"{name}.csv"]
+        process = subprocess.run(
+            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+        )
+        code, peak = process.stderr.splitlines()[-1].split()
+        assert code == "0"
+        peaks.append(int(peak))
+    assert peaks[1] < 1.1 * peaks[0]
