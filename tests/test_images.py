@@ -132,6 +132,17 @@ def test_rgb_to_gray_is_the_stated_formula_and_gray_stays_gray():
     assert images.to_channels(colours, 1).numpy().ravel().tolist() == [76, 150, 29, 77]
 
 
+def test_gray_is_the_formula_of_whole_numbers_for_every_colour():
+    levels = np.arange(256)
+    for red in range(0, 256, 15):
+        r, g, b = (x.ravel() for x in np.meshgrid([red], levels, levels))
+        colours = np.stack([r, g, b], -1).astype(np.uint8)[None]
+        expected = (299 * r + 587 * g + 114 * b + 500) // 1000
+        assert np.array_equal(images.to_channels(tf.constant(colours), 1).numpy().ravel(), expected)
+    sums = np.arange(500, 255_501)  # all that there can be
+    assert np.array_equal((sums.astype(np.float32) * np.float32(0.001)).astype(np.uint8), sums // 1000)
+
+
 def test_resize_to_the_same_size_is_the_identity_and_antialiases():
     assert np.array_equal(images.resize(tf.constant(RGB), 9, 7).numpy(), RGB)
     stripes = np.tile(np.array([0, 255], np.uint8), 32)[None, :, None].repeat(64, 0)
