@@ -3,6 +3,7 @@
 Results go to stdout, progress and warnings to stderr.
 """
 
+import itertools
 import json
 import os
 import shlex
@@ -329,8 +330,8 @@ def predict(
 ) -> None:
     """Name the images in FILES (files or folders) with MODEL.
 
-    MODEL is a run folder, a .keras or .h5 file, or a SavedModel folder. An image that cannot be read costs no other;
-    the command then exits 1 at its end.
+    MODEL is a run folder, a .keras, .h5 or .tflite file, or a SavedModel folder. An image that cannot be read costs no
+    other; the command then exits 1 at its end. The same command goes on with a --csv table that was interrupted.
 
     \b
     kerascls predict saved_models/mnist_cnn three.png
@@ -339,64 +340,28 @@ def predict(
     """
     if bool(files) == bool(data):
         raise click.UsageError("Give FILES or --data NAME" + (", not both." if files else "."))
-    import contextlib
-
-    from kerascls.load import load
-    from kerascls.predict import (
-        MOST_PLOTTED,
-        CsvWriter,
-        as_text,
-        image_files,
-        plot,
-        predict_dataset,
-        predict_files,
-    )
     from kerascls.predict import as_json as json_line
-    from kerascls.runs import atomic
+    from kerascls.predict import as_text
+    from kerascls.predict import predict as predict_images
 
-    found = image_files(files) if files else []
-    classifier = load(model)
-    _announce(classifier.notice)
-    top_k = min(top_k, len(classifier.class_names))
-    answers = (
-        predict_files(classifier, found, top_k, invert)
-        if files
-        else predict_dataset(classifier, data, split, count, top_k, invert, data_dir)
+    batches = predict_images(
+        model,
+        files,
+        top_k=top_k,
+        invert=invert,
+        csv_file=csv_file,
+        plot_file=plot_file,
+        data=data,
+        split=split,
+        count=count,
+        data_dir=data_dir,
+        tell=lambda line: click.echo(_printable(line), err=True),
     )
-    shown, seen, failed, other_polarity = [], 0, 0, 0
-    with contextlib.ExitStack() as stack:
-        table = None
-        if csv_file is not None:
-            temporary = stack.enter_context(atomic(csv_file))
-            table = CsvWriter(
-                stack.enter_context(temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")), top_k
-            )
-        for answer in answers:
-            prediction = answer.prediction
-            seen += 1
-            failed += prediction.error is not None
-            other_polarity += prediction.other_polarity
-            if plot_file is not None and len(shown) < MOST_PLOTTED:
-                shown.append(answer)
-            if table is not None:
-                table.write(prediction)
-            if as_json:
-                click.echo(_printable(json_line(prediction)))
-            else:
-                click.echo(_printable(as_text(answer)), err=prediction.error is not None)
-    if other_polarity:
-        side, other = ("dark", "light") if classifier.card.border == "dark" else ("light", "dark")
-        click.echo(
-            f"Warning: {other_polarity} image{'s have' if other_polarity > 1 else ' has'} a {other} border; the "
-            f"training images had {side} ones. " + ("Leave out --invert." if invert else "Try --invert."),
-            err=True,
-        )
-    if plot_file is not None:
-        plot(shown, plot_file)
-        of_all = f" (the first {len(shown)})" if len(shown) < seen else ""
-        click.echo(f"drawn: {plot_file}{of_all}", err=True)
-    if failed:
-        raise KerasclsError(f"{failed} of {len(found)} images could not be read.")
+    for answers in batches:
+        # A batch in one go: a line at a time costs as much as reading a small image.
+        for failed, group in itertools.groupby(answers, lambda answer: answer.prediction.error is not None):
+            lines = [json_line(answer.prediction) if as_json else as_text(answer) for answer in group]
+            click.echo(_printable("\n".join(lines)), err=failed and not as_json)
 
 
 @cli.command()
@@ -404,10 +369,10 @@ def predict(
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["keras", "saved_model", "h5", "weights"]),
+    type=click.Choice(["keras", "saved_model", "h5", "weights", "litert"]),
     default="saved_model",
     show_default=True,
-    help="weights is architecture JSON with weights HDF5.",
+    help="weights is architecture JSON with weights HDF5; litert is a .tflite in float32.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Where to; must not exist.  [default: under RUN/exports]")
 def export(run: Path, format_: str, out: Path | None) -> None:

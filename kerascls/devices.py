@@ -13,12 +13,12 @@ from typing import Any
 from kerascls.config import parse_devices
 from kerascls.errors import ConfigError
 
-PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow")
+PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "ai-edge-litert")
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Holds back what C++ writes to stderr while TensorFlow loads; shows it if the block raises.
+def quiet_stderr() -> Iterator[None]:
+    """Holds back what C++ writes to stderr while a library loads; shows it if the block raises.
 
     TF_CPP_MIN_LOG_LEVEL does not stop the lines written before its logging starts, so the file descriptor itself
     is turned away.
@@ -59,7 +59,7 @@ def start(logical_cpus: int = 1) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if getattr(start, "done", False):
         return
-    with _quiet_stderr():
+    with quiet_stderr():
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kerascls.errors import DataError, OutputError, ProofError
-from kerascls.load import CARD, Card, Classifier, load, save_h5, save_keras, save_weights
+from kerascls.load import CARD, Card, Classifier, load, save_h5, save_keras, save_litert, save_weights
 from kerascls.runs import Run, atomic
 
 TOP = 5  # names in top_labels, where there are so many classes
@@ -27,7 +27,8 @@ class Export:
         path: the file or folder.
         format: as given to `export`.
         examples: images on which it answered as its run does.
-        max_difference: largest difference of a probability at the same batch size; the proof lets only 0.0 pass.
+        max_difference: largest difference of a probability at the same batch size; the proof lets only 0.0 pass, but
+            for LiteRT, whose kernels are others: 1e-5.
     """
 
     path: Path
@@ -45,7 +46,8 @@ def export(run: str | Path, format: str = "saved_model", out: str | Path | None 
 
     Args:
         run: the run folder.
-        format: "keras", "saved_model", "h5", or "weights" (architecture.json and model.weights.h5).
+        format: "keras", "saved_model", "h5", "weights" (architecture.json and model.weights.h5), or "litert" (a
+            .tflite in float32).
         out: where to; must not exist. Defaults to a place under the run's exports/, where an older one is replaced.
 
     Raises:
@@ -70,8 +72,8 @@ def export(run: str | Path, format: str = "saved_model", out: str | Path | None 
             raise OutputError(f"Cannot make {path.parent}: {error.strerror}.") from None
     with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch, atomic(path, out is None) as temporary:
         kind.write(classifier, temporary)
-        examples = prove(samples, classifier, temporary, kind, Path(scratch))
-    return Export(path, format, examples, 0.0, opened.notice)
+        examples, difference = prove(samples, classifier, temporary, kind, Path(scratch))
+    return Export(path, format, examples, difference, opened.notice)
 
 
 # Formats
@@ -157,8 +159,6 @@ _PROBE_HEAD = """
 import json, os, sys, zipfile
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
-import tensorflow as tf
-tf.config.experimental.enable_op_determinism()
 path, questions, answers = sys.argv[1:]
 pixels = np.load(os.path.join(questions, "pixels.npy"))
 encoded = [open(os.path.join(questions, f"{i:03d}"), "rb").read() for i in range(len(pixels))]
@@ -166,8 +166,16 @@ size = int(open(os.path.join(questions, "batch_size")).read())
 batches = [slice(at, at + size) for at in range(0, len(pixels), size)]
 """
 
-_PROBE_SAVED_MODEL = (
+_PROBE_TENSORFLOW = (
     _PROBE_HEAD
+    + """
+import tensorflow as tf
+tf.config.experimental.enable_op_determinism()
+"""
+)
+
+_PROBE_SAVED_MODEL = (
+    _PROBE_TENSORFLOW
     + """
 model = tf.saved_model.load(os.path.join(path, "1"))
 names = [name.decode() for name in model.class_names().numpy()]
@@ -185,7 +193,7 @@ np.savez(answers, names=np.array(json.dumps(names)), **out)
 )
 
 _PROBE_KERAS = (
-    _PROBE_HEAD
+    _PROBE_TENSORFLOW
     + """
 import keras
 if os.path.isdir(path):
@@ -205,6 +213,28 @@ np.savez(answers, names=np.array(json.dumps(json.loads(card)["class_names"])), p
 """
 )
 
+_PROBE_LITERT = (
+    _PROBE_HEAD
+    + """
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    import tensorflow as tf
+    Interpreter = tf.lite.Interpreter
+card = zipfile.ZipFile(path).read("kerascls.json").decode()
+model = Interpreter(path)
+(entrance,), (exit_,) = model.get_input_details(), model.get_output_details()
+out = []
+for batch in batches:
+    model.resize_tensor_input(entrance["index"], pixels[batch].shape)
+    model.allocate_tensors()
+    model.set_tensor(entrance["index"], pixels[batch].astype(entrance["dtype"]))
+    model.invoke()
+    out.append(model.get_tensor(exit_["index"]))
+np.savez(answers, names=np.array(json.dumps(json.loads(card)["class_names"])), pixels=np.concatenate(out))
+"""
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Format:
@@ -212,6 +242,7 @@ class _Format:
     suffix: str  # "" for a folder
     write: Callable[[Classifier, Path], None]
     probe: str
+    tolerance: float = 0.0  # by which a probability may differ from the run's
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -223,17 +254,19 @@ FORMATS = {
     "saved_model": _Format("saved_model", "", _write_saved_model, _PROBE_SAVED_MODEL),
     "h5": _Format("model.h5", ".h5", _of_keras(save_h5), _PROBE_KERAS),
     "weights": _Format("weights", "", _of_keras(save_weights), _PROBE_KERAS),
+    "litert": _Format("model.tflite", ".tflite", _of_keras(save_litert), _PROBE_LITERT, 1e-5),
 }
 
 
-def prove(samples: list[Path], classifier: Classifier, path: Path, kind: _Format, scratch: Path) -> int:
+def prove(samples: list[Path], classifier: Classifier, path: Path, kind: _Format, scratch: Path) -> tuple[int, float]:
     """Holds the export at `path` against the run on its samples, in a fresh process, at every entrance it has.
 
     Returns:
-        How many images were compared.
+        How many images were compared, and the largest difference of a probability.
 
     Raises:
-        ProofError: a probability differs by a bit, a name differs, or the export cannot be opened.
+        ProofError: a probability differs by more than the format's tolerance (0.0: by a bit), a name differs, or the
+            export cannot be opened.
     """
     from kerascls.images import encode_png, read_pixels
 
@@ -263,6 +296,7 @@ def prove(samples: list[Path], classifier: Classifier, path: Path, kind: _Format
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ProofError(f"The export could not be opened again in a fresh process: {reason}. Nothing was kept.")
+    largest = 0.0
     with np.load(answers) as answered:
         if tuple(json.loads(str(answered["names"]))) != classifier.class_names:
             raise ProofError("The export's class names are not the run's. Nothing was kept.")
@@ -270,13 +304,14 @@ def prove(samples: list[Path], classifier: Classifier, path: Path, kind: _Format
             if entrance == "names":
                 continue
             difference = float(np.abs(answered[entrance] - expected).max())
-            if difference != 0.0:  # NaN is a difference too
+            largest = max(largest, difference)
+            if not difference <= kind.tolerance:  # NaN is a difference too
                 changed = int((answered[entrance].argmax(1) != expected.argmax(1)).sum())
                 raise ProofError(
                     f"The export answers differently by {entrance}: probabilities by up to "
                     f"{difference:.3g}, {changed} of {len(expected)} labels. Nothing was kept."
                 )
-    return len(expected)
+    return len(expected), largest
 
 
 def sample_files(run: Run) -> list[Path]:

@@ -1,4 +1,15 @@
-"""The kinds of image files that are read, told without TensorFlow."""
+"""Image files before they are decoded, without TensorFlow: their kinds, their bytes, and what is refused at once."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from kerascls.errors import DataError
+
+MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit for a decompression bomb
+EXIF_HEAD = 1 << 17  # bytes of a JPEG searched for its orientation; the segment must lie in its first 64 KiB or so
 
 
 def image_kind(encoded: bytes) -> str | None:
@@ -16,3 +27,64 @@ def image_kind(encoded: bytes) -> str | None:
     if encoded[:4] in (b"II*\0", b"MM\0*"):
         return "tiff"
     return None
+
+
+def read_encoded(path: str | Path) -> bytes:
+    """A file's bytes, ready for `decode`: a TIFF comes as the PNG that Pillow makes of it, all else as it is.
+
+    Raises:
+        DataError: the file cannot be read, is empty, is not an image, or has more than MAX_PIXELS pixels.
+    """
+    return checked_bytes(path, read_bytes(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A file's bytes as they are. Raises DataError if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def checked_bytes(path: str | Path, encoded: bytes) -> bytes:
+    """`read_encoded` of bytes that were read already; `path` names them in errors."""
+    kind = image_kind(encoded)
+    if kind is None:
+        what = "is empty" if not encoded else "is not an image"
+        raise DataError(f"{path}: {what}. Expected PNG, JPEG, BMP, GIF, WebP or TIFF.")
+    return _through_pillow(path, encoded, kind)
+
+
+def _through_pillow(path: str | Path, encoded: bytes, kind: str) -> bytes:
+    """Refuses a decompression bomb by its header; hands a TIFF on as PNG, all else as it is."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", module="PIL")  # of bombs, where our own limit decides, and of damaged EXIF
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{path}: has {image.width} x {image.height} pixels. At most {MAX_PIXELS:,} are read.")
+            if kind != "tiff":
+                return encoded
+            if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+                image = image.convert("RGB")
+            written = io.BytesIO()
+            image.save(written, "PNG", compress_level=0)
+            return written.getvalue()
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: has more pixels than {MAX_PIXELS:,}, the most that are read.") from None
+    except Exception as error:  # Pillow raises whatever its plugins raise
+        if kind == "tiff":
+            raise DataError(f"{path}: does not decode: {error}.") from None
+        return encoded  # Pillow reads no header that TensorFlow could not: `decode` has the last word
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A uint8 `(height, width, 1 or 3)` array as PNG bytes, which `decode` turns into the same array."""
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(written, "PNG")
+    return written.getvalue()

@@ -1,10 +1,12 @@
-"""The one door for model files: runs, .keras, .h5, architecture + weights, SavedModel folders.
+"""The one door for model files: runs, .keras, .h5, .tflite, architecture + weights, SavedModel folders.
 
 Nothing but Keras' own layers is loaded, in safe mode and uncompiled.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import os
 import zipfile
@@ -17,11 +19,11 @@ import numpy as np
 from kerascls import devices
 from kerascls.config import RESIZE_RULES
 from kerascls.errors import DataError, ModelError
+from kerascls.litert import LiteModel
 from kerascls.runs import Run, all_notices, atomic, is_run
 
-CARD = (
-    "kerascls.json"  # zip entry of .keras, attribute of .h5 (without its suffix), file beside weights, SavedModel asset
-)
+CARD = "kerascls.json"  # zip entry of .keras and .tflite, attribute of .h5 (without suffix), file beside weights, asset
+_LEAST_SHARE = 8  # files that a thread decodes by one call; below, calling costs more than a core gains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,24 +118,31 @@ class Classifier:
 
     Attributes:
         card: see `Card`.
-        keras_model: the keras.Model behind it, or None for a SavedModel.
+        keras_model: the keras.Model behind it, or None for a SavedModel or a .tflite.
     """
 
-    def __init__(self, card: Card, keras_model: Any = None, saved_model: Any = None):
-        import tensorflow as tf
-
+    def __init__(
+        self, card: Card, keras_model: Any = None, saved_model: Any = None, lite_model: LiteModel | None = None
+    ):
         self.card = card
         self.keras_model = keras_model
         self._saved_model = saved_model  # kept alive: its functions lose their variables otherwise
+        self._lite_model = lite_model
+        if lite_model is not None:
+            self._forward = lite_model  # TensorFlow stays unimported
+            return
+        import tensorflow as tf
+
         if keras_model is not None:
-            self._forward = tf.function(
+            forward = tf.function(
                 lambda images: keras_model(tf.cast(images, tf.float32), training=False),
                 autograph=False,
                 input_signature=[tf.TensorSpec((None, *card.image_shape), tf.uint8)],
             )
         else:
             pixels = saved_model.signatures["pixels"]
-            self._forward = lambda images: pixels(images=images)["probabilities"]
+            forward = lambda images: pixels(images=images)["probabilities"]  # noqa: E731
+        self._forward = lambda images: forward(tf.constant(images)).numpy()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -153,8 +162,6 @@ class Classifier:
         Returns:
             float32 array `(n, num_classes)`.
         """
-        import tensorflow as tf
-
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
@@ -164,7 +171,7 @@ class Classifier:
             )
         out = np.empty((len(images), len(self.class_names)), np.float32)
         for at in range(0, len(images), batch_size):
-            out[at : at + batch_size] = self._forward(tf.constant(images[at : at + batch_size])).numpy()
+            out[at : at + batch_size] = self._forward(images[at : at + batch_size])
         return out
 
     def predict(
@@ -190,36 +197,72 @@ class Classifier:
     def stream(
         self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False, batch_size: int = 32
     ) -> Iterator[tuple[Prediction, np.ndarray | None]]:
-        """`predict`, a batch in memory at a time; beside each Prediction the uint8 pixels that the model saw."""
-        from kerascls.images import read_pixels
+        """`predict`, some batches in memory at a time; beside each Prediction the uint8 pixels that the model saw."""
+        for batch in self.batches(files, top_k, invert, batch_size):
+            yield from batch
 
-        def read(file: str | os.PathLike) -> np.ndarray | DataError:
-            try:
-                pixels = read_pixels(file, self.image_shape, self.card.background, self.card.resize)
-            except DataError as error:
-                return error
-            return 255 - pixels if invert else pixels
+    def batches(
+        self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False, batch_size: int = 32
+    ) -> Iterator[list[tuple[Prediction, np.ndarray | None]]]:
+        """`stream`, a batch of files at a time. All cores decode ahead of the model, by a bounded number of batches."""
+        cores = os.cpu_count() or 1
+        share = max(_LEAST_SHARE, -(-batch_size // cores))  # of a batch, to a core
+        ahead = max(2, -(-2 * cores * share // batch_size))  # batches that wait, decoded, under way or yet to be
+        rest = iter(files)
+        waiting: collections.deque = collections.deque()
+        pool = concurrent.futures.ThreadPoolExecutor(cores)
+        try:
+            while True:
+                while len(waiting) <= ahead and (chunk := list(itertools.islice(rest, batch_size))):
+                    shares = [chunk[at : at + share] for at in range(0, len(chunk), share)]
+                    waiting.append((chunk, [pool.submit(self.read, each, invert) for each in shares]))
+                if not waiting:
+                    return
+                chunk, tasks = waiting.popleft()
+                yield self._answer(chunk, [item for task in tasks for item in task.result()], top_k, batch_size)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-        files = list(files)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for at in range(0, len(files), batch_size):
-                chunk = files[at : at + batch_size]
-                read_chunk = list(pool.map(read, chunk))
-                good = [item for item in read_chunk if not isinstance(item, DataError)]
-                rows = iter(self.probabilities(np.stack(good), batch_size) if good else ())
-                for file, item in zip(chunk, read_chunk, strict=True):
-                    if isinstance(item, DataError):
-                        reason = str(item).removeprefix(f"{file}: ")
-                        yield Prediction(str(file), error=reason), None
-                    else:
-                        differs = self.card.border is not None and border_side(item) != self.card.border
-                        yield self.name_answer(str(file), next(rows), top_k, differs), item
+    def read(self, files: Sequence[str | os.PathLike], invert: bool = False) -> list[np.ndarray | DataError]:
+        """Of each file, in order, the pixels that the model sees, uint8 `image_shape`, or what is wrong with it."""
+        if self._lite_model is not None:
+            from kerascls.pixels import read_batch
+        else:
+            from kerascls.images import read_batch
+        read = read_batch(files, self.image_shape, self.card.background, self.card.resize)
+        return [255 - item if invert and isinstance(item, np.ndarray) else item for item in read]
 
-    def name_answer(self, file: str, row: np.ndarray, top_k: int, other_polarity: bool = False) -> Prediction:
-        """One row of probabilities, `(num_classes,)`, with its names."""
-        best = np.argsort(-row, kind="stable")[: max(1, top_k)]
-        top = tuple((self.class_names[i], float(row[i])) for i in best)
-        return Prediction(file, *top[0], top, None, other_polarity)
+    def _answer(
+        self, files: Sequence[str | os.PathLike], read: list[np.ndarray | DataError], top_k: int, batch_size: int
+    ) -> list[tuple[Prediction, np.ndarray | None]]:
+        good = [i for i, item in enumerate(read) if isinstance(item, np.ndarray)]
+        named: dict[int, Prediction] = {}
+        if good:
+            images = np.stack([read[i] for i in good])
+            differ = border_sides(images) != self.card.border if self.card.border else np.zeros(len(good), bool)
+            names = [str(files[i]) for i in good]
+            rows = self.probabilities(images, batch_size)
+            named = dict(zip(good, self.name_answers(names, rows, top_k, differ), strict=True))
+        out: list[tuple[Prediction, np.ndarray | None]] = []
+        for i, (file, item) in enumerate(zip(files, read, strict=True)):
+            if isinstance(item, DataError):
+                out.append((Prediction(str(file), error=str(item).removeprefix(f"{file}: ")), None))
+            else:
+                out.append((named[i], item))
+        return out
+
+    def name_answers(
+        self, files: Sequence[str], rows: np.ndarray, top_k: int, other_polarity: Sequence[bool] | None = None
+    ) -> list[Prediction]:
+        """Rows of probabilities, `(n, num_classes)`, with their names."""
+        best = np.argsort(-rows, axis=1, kind="stable")[:, : max(1, top_k)]
+        out = []
+        highest = np.take_along_axis(rows, best, 1).tolist()
+        differ = [False] * len(files) if other_polarity is None else other_polarity
+        for file, ids, probabilities, differs in zip(files, best.tolist(), highest, differ, strict=True):
+            top = tuple(zip([self.class_names[i] for i in ids], probabilities, strict=True))
+            out.append(Prediction(file, *top[0], top, None, bool(differs)))
+        return out
 
     @property
     def notice(self) -> str | None:
@@ -227,15 +270,18 @@ class Classifier:
         return all_notices(self.card.fallback_for, self.card.data, self.card.random_backbone)
 
 
-def border_side(image: np.ndarray) -> str:
-    """ "dark" or "light": the side of mid-gray on which the mean of a uint8 image's outermost pixels lies."""
-    edge = np.concatenate([image[0].ravel(), image[-1].ravel(), image[1:-1, 0].ravel(), image[1:-1, -1].ravel()])
-    return "dark" if edge.mean() < 127.5 else "light"
+def border_sides(images: np.ndarray) -> np.ndarray:
+    """ "dark" or "light" of each of uint8 images `(n, height, width, channels)`: the side of mid-gray on which the mean
+    of its outermost pixels lies."""
+    lines = (images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1])
+    edges = np.concatenate([line.reshape(len(images), -1) for line in lines], 1)
+    return np.where(edges.mean(1) < 127.5, "dark", "light")
 
 
 def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
     """The side on which at least 95 % of the images' borders lie (of `most` spread evenly), or None."""
-    sides = [border_side(images[i]) for i in range(0, len(images), max(1, len(images) // most))]
+    chosen = np.arange(0, len(images), max(1, len(images) // most))
+    sides = [border_sides(images[i][None])[0] for i in chosen]
     for side in ("dark", "light"):
         if sides.count(side) >= 0.95 * len(sides):
             return side
@@ -245,10 +291,22 @@ def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
 # Opening
 
 
-def load(path: str | os.PathLike) -> Classifier:
-    """Opens a run folder, a .keras or .h5 file, a folder of architecture and weights, or a SavedModel folder.
+def model_files(path: str | os.PathLike) -> list[Path]:
+    """The files that `load` would open, in a fixed order: what they hold is what the model is."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if is_run(path):
+        return [Run.open(path).model_path]
+    folder = path if (path / "architecture.json").is_file() else saved_model_folder(path)
+    return sorted(file for file in (folder or path).rglob("*") if file.is_file())
 
-    A SavedModel is named by the folder of its saved_model.pb or by the one above, as TensorFlow Serving takes it.
+
+def load(path: str | os.PathLike) -> Classifier:
+    """Opens a run folder, a .keras, .h5 or .tflite file, a folder of architecture and weights, or a SavedModel folder.
+
+    A .tflite opens without TensorFlow where ai-edge-litert is installed. A SavedModel is named by the folder of its
+    saved_model.pb or by the one above, as TensorFlow Serving takes it.
 
     Raises:
         ModelError: it is missing, truncated, not a model, or not an image classifier.
@@ -257,8 +315,10 @@ def load(path: str | os.PathLike) -> Classifier:
     path = Path(path)
     if not path.exists():
         raise ModelError(
-            f"Model {path} does not exist. Give a run folder, a .keras or .h5 file, or a SavedModel folder."
+            f"Model {path} does not exist. Give a run folder, a .keras, .h5 or .tflite file, or a SavedModel folder."
         )
+    if path.suffix == ".tflite" and path.is_file():
+        return _load_litert(path)
     devices.start()
     if path.is_file():
         return _load_file(path)
@@ -302,6 +362,23 @@ def _load_file(path: Path) -> Classifier:
         raise
     except Exception as error:
         raise _not_loadable(path, error) from None
+
+
+def _load_litert(path: Path) -> Classifier:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(CARD).decode()
+    except (zipfile.BadZipFile, KeyError, ValueError):
+        raise ModelError(
+            f"Model {path} has no {CARD} behind it: it is cut short, or not one that `kerascls export --format litert` "
+            "wrote."
+        ) from None
+    try:
+        card = Card.from_json(text)
+    except (ValueError, LookupError, TypeError):
+        raise ModelError(f"Model {path}: its card (class names, image shape) is damaged.") from None
+    model = LiteModel(path)
+    return Classifier(card.check(model), lite_model=model)
 
 
 def _load_weights(folder: Path) -> Classifier:
@@ -364,6 +441,14 @@ def save_h5(model: Any, card: Card, path: Path) -> None:
         model.save(temporary)
         with h5py.File(temporary, "a") as archive:
             archive.attrs["kerascls"] = card.as_json()
+
+
+def save_litert(model: Any, card: Card, path: Path) -> None:
+    """Writes a float32 .tflite with a zip of its card behind it, as LiteRT's metadata has it, whole or not at all."""
+    with atomic(path) as temporary:
+        model.export(temporary, format="litert", verbose=False)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(CARD, card.as_json())
 
 
 def save_weights(model: Any, card: Card, path: Path) -> None:

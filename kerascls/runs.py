@@ -44,7 +44,7 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
         if temporary.is_dir() and path.exists():
             os.replace(path, folder / "replaced")  # goes with the temporary folder
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BrokenPipeError:  # of stdout, while a table is written beside it
         raise
     except OSError as error:
@@ -53,7 +53,8 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Brings the names in a folder to the disk."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -26,7 +26,8 @@ def model_of(what: str) -> Any:
             load_config(what)  # a bare word is a recipe: says so, with the nearest name
         model = load(what).keras_model
         if model is None:
-            raise ModelError(f"{what} is a SavedModel, which keeps no Keras layers. Name its run or a .keras file.")
+            kind = "SavedModel" if Path(what).is_dir() else "LiteRT file"
+            raise ModelError(f"{what} is a {kind}, which keeps no Keras layers. Name its run or a .keras file.")
         return model
     from kerascls.models import build_model
 

@@ -1,12 +1,16 @@
 """What all tests share. No test sees the network, the user's data, or the folder that pytest was started in."""
 
+import io
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 REPOSITORY = Path(__file__).parent.parent
 # A proxy that refuses at once: every request fails as on a machine without a network.
@@ -140,3 +144,116 @@ def small_npz(path, count=10, classes=3, shape=(28, 28, 1), seed=0, **more):
         },
     )
     return path
+
+
+def odd_files():
+    """{name: bytes} of image files of every kind, mode and depth that Pillow can write, and of some that it cannot."""
+    generator = np.random.default_rng(0)
+    rgb = generator.integers(0, 256, (37, 50, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(generator.integers(0, 256, (5, 6, 3), np.uint8)).resize((50, 37)))
+    rgba = Image.fromarray(np.concatenate([rgb, generator.integers(0, 256, (37, 50, 1), np.uint8)], -1))
+    image = Image.fromarray(rgb)
+    clear = Image.fromarray(np.concatenate([smooth, smooth[..., :1]], -1))
+    files = {}
+
+    def add(name, image, kind, **options):
+        written = io.BytesIO()
+        image.save(written, kind, **options)
+        files[name] = written.getvalue()
+
+    for mode in ("RGB", "L", "1", "P", "RGBA", "LA"):
+        for kind in ("png", "bmp", "tiff", "gif", "webp"):
+            if (mode, kind) not in (("LA", "bmp"), ("LA", "gif"), ("RGBA", "gif"), ("LA", "webp")):
+                lossless = {"lossless": True} if kind == "webp" else {}
+                add(f"{mode}.{kind}", (rgba if mode in ("RGBA", "LA") else image).convert(mode), kind, **lossless)
+    sixteen = generator.integers(0, 65536, (37, 50), np.uint16)
+    for kind in ("png", "tiff"):
+        add(f"sixteen.{kind}", Image.fromarray(sixteen), kind)
+    for bits in (1, 2, 4, 8):
+        palette = image.quantize(2**bits)
+        add(f"palette{bits}.png", palette, "png", bits=bits)
+        add(f"palette{bits} clear.png", palette, "png", bits=bits, transparency=1)
+        add(f"palette{bits} clear levels.png", palette, "png", bits=bits, transparency=bytes([0, 128]))
+        if bits != 2:
+            add(f"palette{bits}.bmp", palette, "bmp")
+    add("gray clear.png", image.convert("L"), "png", transparency=77)
+    add("colour clear.png", image, "png", transparency=tuple(map(int, rgb[3, 4])))
+    for bits in (1, 2, 4, 8, 16):
+        for colours in (1, 2, 3, 4):
+            if bits >= 8 or colours == 1:
+                name = {1: "gray", 2: "gray alpha", 3: "colour", 4: "colour alpha"}[colours]
+                files[f"raw {name} {bits}.png"] = raw_png(generator, bits, colours)
+                if colours in (1, 3):
+                    files[f"raw {name} {bits} clear.png"] = raw_png(generator, bits, colours, clear=True)
+    files["interlaced.png"] = raw_png(generator, 8, 3, interlaced=True)
+    for mode in ("RGB", "L", "CMYK"):
+        for name, options in {
+            "": {},
+            " 75": {"quality": 75},
+            " 444": {"quality": 95, "subsampling": 0},
+            " 422": {"quality": 90, "subsampling": 1},
+            " progressive": {"quality": 85, "progressive": True},
+            " optimised": {"quality": 60, "optimize": True},
+        }.items():
+            for size in ((50, 37), (33, 64), (17, 16)):
+                source = Image.fromarray(rgb if name == " 444" else smooth).resize(size).convert(mode)
+                add(f"{mode}{name} {size[0]}x{size[1]}.jpeg", source, "jpeg", **options)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        add(f"turned {orientation}.jpeg", Image.fromarray(smooth), "jpeg", quality=95, exif=exif.tobytes())
+    add("exif.png", image, "png", exif=exif.tobytes())  # a JPEG's alone is heeded
+    for method in (0, 4):
+        for quality in (20, 90):
+            add(f"lossy {method} {quality}.webp", Image.fromarray(smooth), "webp", quality=quality, method=method)
+            add(f"lossy alpha {method} {quality}.webp", clear, "webp", quality=quality, method=method)
+    others = [Image.fromarray(np.roll(smooth, i, 0)) for i in (5, 9)]
+    add("animated.gif", Image.fromarray(smooth), "gif", save_all=True, append_images=others)
+    add("clear.gif", image.quantize(16), "gif", transparency=3)
+    add("interlaced.gif", image, "gif", interlace=True)
+    add("animated.webp", Image.fromarray(smooth), "webp", save_all=True, append_images=others, lossless=True)
+    add("animated alpha.webp", clear, "webp", save_all=True, append_images=[rgba], lossless=True)
+    add("animated.png", Image.fromarray(smooth), "png", save_all=True, append_images=others)
+    for compression in ("tiff_lzw", "tiff_deflate", "jpeg"):
+        add(f"{compression}.tiff", image, "tiff", compression=compression)
+    files["24 bits, top first.bmp"] = raw_bmp(generator, 24, -37)
+    files["32 bits.bmp"] = raw_bmp(generator, 32, 37)
+    files["32 bits alpha.bmp"] = raw_bmp(generator, 32, 37, alpha=True)
+    return files
+
+
+def raw_png(generator, bits, colours, clear=False, interlaced=False, size=(50, 37)):
+    """A PNG of noise in any depth; with `clear`, the colour of its second pixel is declared transparent (tRNS)."""
+    width, height = size
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[colours]
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    def rows(across, down):
+        each = (across * colours * bits + 7) // 8
+        return b"".join(b"\0" + generator.bytes(each) for _ in range(down)) if across and down else b""
+
+    if interlaced:  # Adam7
+        passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+        data = b"".join(rows(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes)
+    else:
+        data = rows(width, height)
+    out = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bits, kind, 0, 0, interlaced))
+    if clear:
+        each = colours * bits // 8
+        second = data[1 + each : 1 + 2 * each] if bits >= 8 else bytes([data[1] >> (8 - 2 * bits) & (2**bits - 1)])
+        wide = second if bits == 16 else b"".join(b"\0" + second[i : i + 1] for i in range(colours))
+        out += chunk(b"tRNS", wide)
+    return out + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def raw_bmp(generator, bits, height, alpha=False, width=50):
+    """A BMP of noise, its rows from the top where `height` is negative; with `alpha`, its fourth byte is declared."""
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) if alpha else b""
+    stride = (width * bits + 31) // 32 * 4
+    data = generator.bytes(stride * abs(height))
+    header = struct.pack("<IiiHHIIiiII", 108 if alpha else 40, width, height, 1, bits, 3 * alpha, len(data), 0, 0, 0, 0)
+    header += masks + bytes(52 if alpha else 0)
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + data

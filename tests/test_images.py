@@ -5,9 +5,10 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import odd_files
 from PIL import Image
 
-from kerascls import images
+from kerascls import formats, images
 from kerascls.errors import DataError
 
 GENERATOR = np.random.default_rng(0)
@@ -175,7 +176,7 @@ def test_what_is_not_an_image_is_told(tmp_path):
 
 
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 62)
+    monkeypatch.setattr(formats, "MAX_PIXELS", 62)
     (tmp_path / "big.png").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
     with pytest.raises(DataError, match="9 pixels"):
         images.read_pixels(tmp_path / "big.png", (9, 7, 3))
@@ -210,3 +211,35 @@ def test_center_crop_scales_the_shorter_side_to_eight_sevenths_and_cuts():
         assert np.array_equal(images.resize(tf.constant(wide), 64, 100, rule).numpy(), wide), rule
         both = images.resize(tf.constant(np.stack([wide, wide])), 28, 28, rule).numpy()
         assert np.array_equal(both[1], images.resize(tf.constant(wide), 28, 28, rule).numpy()), rule
+
+
+ODD = odd_files()
+
+
+@pytest.mark.parametrize(
+    "shape, rule", [((28, 28, 1), "stretch"), ((24, 32, 3), "center_crop"), ((24, 32, 3), "nearest")]
+)
+def test_a_batch_of_all_kinds_is_what_the_graph_of_all_kinds_gives(tmp_path, shape, rule):
+    """`read_batch` has a graph a kind, an export one for all: the same bits. A broken file costs no other."""
+    names = sorted(ODD)
+    for name in names:
+        (tmp_path / name).write_bytes(ODD[name])
+    broken = tmp_path / "broken.jpeg"
+    broken.write_bytes(ODD["RGB 50x37.jpeg"][:300])
+    paths = [tmp_path / name for name in names]
+    out = images.read_batch([*paths[:40], broken, *paths[40:]], shape, WHITE, rule)
+    assert str(out.pop(40)) == f"{broken}: does not decode as jpeg: it is cut short or damaged."
+    whole = tf.function(lambda data: images.to_pixels(data, shape, WHITE, rule), autograph=False)
+    for name, path, pixels in zip(names, paths, out, strict=True):
+        assert np.array_equal(pixels, whole(tf.constant(images.read_encoded(path))).numpy()), name
+        assert np.array_equal(pixels, images.read_pixels(path, shape, WHITE, rule)), name
+
+
+def test_many_bytes_are_decoded_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_HELD_BYTES", 2000)
+    names = sorted(ODD)[:20]
+    for name in names:
+        (tmp_path / name).write_bytes(ODD[name])
+    out = images.read_batch([tmp_path / name for name in names], (8, 8, 3))
+    for name, pixels in zip(names, out, strict=True):
+        assert np.array_equal(pixels, images.read_pixels(tmp_path / name, (8, 8, 3))), name

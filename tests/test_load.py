@@ -11,7 +11,7 @@ from conftest import one_line_error
 
 import kerascls
 from kerascls.errors import DataError, ModelError
-from kerascls.load import Card, border_side, load, save_h5, save_keras, save_weights, usual_border
+from kerascls.load import Card, border_sides, load, save_h5, save_keras, save_weights, usual_border
 
 CARD = Card(("猫", "b\nc", "10"), (6, 5, 1), (0, 10, 255), "dark", "d", None)
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 6, 5, 1), np.uint8)
@@ -101,7 +101,7 @@ def test_wrong_arrays_are_told(digits_run):
 def test_border_is_told_by_the_outermost_pixels():
     image = np.zeros((5, 5, 1), np.uint8)
     image[1:-1, 1:-1] = 255
-    assert border_side(image) == "dark" and border_side(255 - image) == "light"
+    assert border_sides(np.stack([image, 255 - image])).tolist() == ["dark", "light"]
     assert usual_border(np.stack([image] * 19 + [255 - image])) == "dark"
     assert usual_border(np.stack([image] * 9 + [255 - image])) is None
 

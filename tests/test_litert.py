@@ -1,0 +1,133 @@
+"""A .tflite: opened without TensorFlow, quick, and with one line where it cannot be."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import here, one_line_error
+
+import kerascls
+from kerascls import litert
+from kerascls.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def tflite(digits_run, tmp_path_factory):
+    return kerascls.export(digits_run, "litert", out=tmp_path_factory.mktemp("lite") / "digits.tflite").path
+
+
+def test_one_image_is_answered_within_a_second_without_tensorflow(tflite, digits_run, digit_pngs):
+    pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert: pip install 'kerascls[litert]'")
+    image = str(digit_pngs[0] / "digit0.png")
+    program = (
+        "import sys; from kerascls.cli import run; code = run(sys.argv[1:]); "
+        "print(code, [name for name in ('tensorflow', 'keras', 'h5py') if name in sys.modules])"
+    )
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        process = subprocess.run(
+            [sys.executable, "-c", program, "predict", tflite, image, "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seconds.append(time.perf_counter() - begin)
+    answer, last = process.stdout.splitlines()
+    assert last == "0 []" and process.stderr == ""
+    (expected,) = kerascls.load(digits_run).predict(image)
+    assert json.loads(answer)["label"] == expected.label
+    assert json.loads(answer)["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    assert min(seconds) < 1.0
+
+
+def test_every_option_of_predict_answers_as_the_run_does(tflite, digits_run, digit_pngs, tmp_path, capsys):
+    folder, _ = digit_pngs
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    for options in ([], ["--invert"], ["--top-k", "5"]):
+        arguments = [folder, tmp_path / "broken.png", "--json", "--csv", "a.csv", *options]
+        ours, theirs = (here("predict", model, *arguments, capsys=capsys) for model in (tflite, digits_run))
+        assert ours[0] == theirs[0] == 1 and ours[2] == theirs[2]
+        for one, other in zip(
+            map(json.loads, ours[1].splitlines()), map(json.loads, theirs[1].splitlines()), strict=True
+        ):
+            assert one["file"] == other["file"] and one.get("label") == other.get("label")
+            assert one.get("error") == other.get("error")
+            for mine, its in zip(one.get("top", []), other.get("top", []), strict=True):
+                assert mine["probability"] == pytest.approx(its["probability"], abs=1e-5)
+    with open("a.csv", encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 13
+    code, _, err = here("predict", tflite, folder, "--plot", "p.png", capsys=capsys)
+    assert (code, err) == (0, "drawn: p.png\n")
+    code, out, _ = here("predict", tflite, "--data", "digits", "--count", "4", capsys=capsys)
+    assert code == 0 and out.count("(is ") == 4
+
+
+def test_the_card_lies_in_a_zip_behind_the_model(tflite, digits_run):
+    with zipfile.ZipFile(tflite) as archive:
+        assert archive.namelist() == ["kerascls.json"]
+        card = json.loads(archive.read("kerascls.json"))
+    assert card["class_names"] == list("0123456789") and card["image_shape"] == [28, 28, 1]
+    assert {"kerascls", "background", "border", "resize"} <= set(card)
+    assert kerascls.load(tflite).card == kerascls.load(digits_run).card
+    assert tflite.read_bytes()[4:8] == b"TFL3"
+
+
+def test_any_batch_is_answered(tflite):
+    classifier = kerascls.load(tflite)
+    images = np.random.default_rng(0).integers(0, 256, (70, 28, 28, 1), np.uint8)
+    expected = classifier.probabilities(images)
+    assert expected.shape == (70, 10) and expected.dtype == np.float32
+    assert np.allclose(expected.sum(1), 1, atol=1e-5)
+    assert np.abs(classifier.probabilities(images, 1) - expected).max() <= 1e-6
+
+
+def test_what_is_no_model_is_told_in_one_line(tflite, digit_pngs, tmp_path, capsys):
+    image, whole = digit_pngs[0] / "digit0.png", tflite.read_bytes()
+    end = whole.index(b"PK\x03\x04")
+    for name, content, reason in (
+        ("cut.tflite", whole[: len(whole) // 2], "has no kerascls.json behind it: it is cut short, or not one that"),
+        ("plain.tflite", whole[:end], "has no kerascls.json behind it"),
+        ("text.tflite", b"hello, I am no model", "has no kerascls.json behind it"),
+        ("empty.tflite", b"", "has no kerascls.json behind it"),
+        ("head.tflite", b"x" * 1000 + whole[end:], "cannot be loaded"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        line = one_line_error("predict", tmp_path / name, image, capsys=capsys)
+        assert reason in line and name in line
+    assert "does not exist" in one_line_error("predict", "nowhere.tflite", image, capsys=capsys)
+    assert "is a LiteRT file, which keeps no Keras layers" in one_line_error("summary", tflite, capsys=capsys)
+
+
+def test_a_card_of_another_model_is_told(tflite, digit_pngs, tmp_path, capsys):
+    whole = tflite.read_bytes()
+    with zipfile.ZipFile(tflite) as archive:
+        card = json.loads(archive.read("kerascls.json"))
+    for change in ({"class_names": ["a", "b"]}, {"image_shape": [14, 14, 1]}, {"fallback_for": 3}, {"resize": "odd"}):
+        path = tmp_path / "changed.tflite"
+        path.write_bytes(whole[: whole.index(b"PK\x03\x04")])
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("kerascls.json", json.dumps({**card, **change}))
+        assert "card" in one_line_error("predict", path, digit_pngs[0] / "digit0.png", capsys=capsys)
+
+
+def test_tensorflows_own_copy_answers_where_litert_is_not_installed(tflite, monkeypatch, capfd):
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8)
+    expected = kerascls.load(tflite).probabilities(images)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    assert litert._interpreter().__module__.startswith("tensorflow")
+    assert np.abs(kerascls.load(tflite).probabilities(images) - expected).max() <= 1e-6
+    assert capfd.readouterr().err == ""
+
+
+def test_nothing_to_run_it_with_names_the_package(tflite, monkeypatch):
+    for name in ("ai_edge_litert", "ai_edge_litert.interpreter", "tensorflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModelError, match=r"needs ai-edge-litert to run: pip install 'kerascls\[litert\]'"):
+        kerascls.load(tflite)
