@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def run_child(arguments: Sequence[Any], cwd: Path, seconds_left: float) -> tuple
             if seconds >= seconds_left:
                 raise NotRun(f"stopped after {seconds:.0f} s: the time for all benchmarks was up.")
             last = (err.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-            raise NotRun(last.removeprefix("Error: "))
+            raise NotRun(re.sub(r"(?<!\S)/\S*/", "", last.removeprefix("Error: ")))  # paths by their last part
         unit = 1 if sys.platform == "darwin" else 1024
         return out.read(), {"process_seconds": seconds, "peak_mb": usage.ru_maxrss * unit / 1e6}
 
