@@ -73,6 +73,7 @@ def train(
     name_suffix: str = "",
     quiet: bool = True,
     log_steps: int = 0,
+    profile: bool = False,
     command: str | None = None,
 ) -> TrainResult:
     """Trains a recipe, scores the test split once at the end, and writes a run folder.
@@ -90,6 +91,7 @@ def train(
         name_suffix: what a default name ends in.
         quiet: whether to leave out progress on stderr. The announcement of a fallback is never left out.
         log_steps: a line on stderr every so many steps.
+        profile: whether to measure first where the time of a step goes; the run gets profile.json, and is the same.
         command: what manifest.json calls the command; defaults to the Python call.
 
     Raises:
@@ -114,11 +116,13 @@ def train(
         choose(wish.devices)
     config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
     placement = choose(wish.devices, wish.precision, wish.deterministic)
+    if profile and placement.strategy_name != "default":
+        raise ConfigError(f"--profile times one device without sharing. Received: devices.devices = {wish.devices}.")
     given = config.fallback_for is not None or "name" in tables.get("data", {})
     data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
     name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
     command = command or f"kerascls.train({config.recipe!r})"
-    return _Training(config, dataset, placement, out, name, command, quiet, log_steps).run_all()
+    return _Training(config, dataset, placement, out, name, command, quiet, log_steps, profile).run_all()
 
 
 class _Training:
@@ -134,12 +138,14 @@ class _Training:
         command: str,
         quiet: bool,
         log_steps: int,
+        profile: bool,
     ):
         import keras
 
         from kerascls.models import build_model, copy_for_training, first_tuned
 
         self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
+        self.profile = profile
         self.begin = time.perf_counter()
         keras.backend.clear_session()
         keras.utils.set_random_seed(config.train.seed)
@@ -357,6 +363,13 @@ class _Training:
                 steps_per_execution=self.steps_per_execution(batches.steps),
                 jit_compile=self.compiles_with_xla(),
             )
+        if self.profile and not done:
+            from kerascls import timing
+
+            found = timing.time_steps(model, lambda: make_optimizer(train, batches.steps), batches.dataset)
+            write_json(self.run.path / "profile.json", found)
+            if not self.quiet:
+                print(timing.table(found), file=sys.stderr, flush=True)
         history = model.fit(
             batches.dataset, initial_epoch=done, epochs=done + train.epochs, shuffle=False, verbose=0, **given
         )

@@ -10,7 +10,7 @@ README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 
 ORDER = """
 errors catalog config runs metrics plots devices formats images datasets split augment pipeline models load features
-new check summary show evaluate callbacks train sweep predict explain export compare reproduce report serve cli
+new check summary show evaluate callbacks timing train sweep predict explain export compare reproduce report serve cli
 """.split()
 
 # Commands of under 20 lines, in the module that owns their subject.
