@@ -22,8 +22,8 @@ class NotRun(Exception):
     """Why something could not be measured, as a sentence for the table."""
 
 
-def run_child(arguments: Sequence[Any], cwd: Path, seconds_left: float) -> tuple[str, Measurement]:
-    """Runs `python ARGUMENTS`, importing kerascls and benchmarks from this checkout.
+def run_child(arguments: Sequence[Any], cwd: Path, seconds_left: float, **more: str) -> tuple[str, Measurement]:
+    """Runs `python ARGUMENTS`, importing kerascls and benchmarks from this checkout; `more` goes into its environment.
 
     Returns:
         its stdout, and `{"process_seconds", "peak_mb"}`: wall time from start to end, and the largest resident size
@@ -32,7 +32,8 @@ def run_child(arguments: Sequence[Any], cwd: Path, seconds_left: float) -> tuple
     Raises:
         NotRun: it failed (with its last line on stderr), or took longer than `seconds_left`.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, **more}
     command = [sys.executable, *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         begin = time.perf_counter()

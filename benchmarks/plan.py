@@ -71,10 +71,10 @@ TRAININGS = {
     "avp": Training(
         "Alien vs. predator, frozen ResNet50 with random weights",
         "articles/avp_resnet50",
-        ("avp_fast", "articles/avp_resnet50"),
+        ("articles/avp_resnet50",),
         "",
         ratio_of="process_seconds",
-        settings=("model.weights=none",),
+        settings=("model.weights=none", "features.views=4", "features.precision=bf16"),
     ),
 }
 SIDES = {"keras": "the article's loop in Keras", "torch": "the article's loop in PyTorch"}

@@ -502,6 +502,25 @@ def new(name: str, source: str) -> None:
     click.echo(str(path))
 
 
+@cli.command("features")
+@click.option("--clear", "clear_all", is_flag=True, help="Remove all that no process works on.")
+def features_(clear_all: bool) -> None:
+    """List the cache of backbone features, which recipes with features.views fill, or clear it.
+
+    It lies in $KERASCLS_CACHE, else ~/.cache/kerascls, and takes at most $KERASCLS_CACHE_MB megabytes (20,000): what
+    was not used for longest goes first.
+
+    \b
+    kerascls features
+    """
+    from kerascls.features import clear, table
+
+    if clear_all:
+        count, size = clear()
+        click.echo(f"removed: {count} entries, {size / 1e6:,.1f} MB", err=True)
+    click.echo(table())
+
+
 @cli.command("devices")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def devices_(as_json: bool) -> None:

@@ -179,6 +179,29 @@ class Finetune:
 
 
 @dataclasses.dataclass(frozen=True)
+class Features:
+    views: int = _key(
+        0,
+        types=(int,),
+        low=0,
+        high=1000,
+        doc=(
+            "0 trains on images. K computes the frozen backbone's features once, of K views of each training image, "
+            "and trains the head on those: the image as it is, and K - 1 that the policy draws"
+        ),
+    )
+    precision: str = _key(
+        "float32",
+        types=(str,),
+        choices=("float32", "bf16"),
+        doc=(
+            "bf16 folds batch normalisation into the convolutions and computes features in bfloat16 where the "
+            "processor has it, and says how near that comes; the saved model is float32 either way"
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Augment:
     policy: list[dict[str, Any]] = _key(
         [],
@@ -241,6 +264,7 @@ class Config:
     model: Model
     train: Train
     finetune: Finetune
+    features: Features
     augment: Augment
     devices: Devices
     fallback: Fallback
@@ -256,6 +280,7 @@ class Config:
             "model": {"name": self.model.name, **self.model.options},
             "train": dataclasses.asdict(self.train),
             "finetune": dataclasses.asdict(self.finetune),
+            "features": dataclasses.asdict(self.features),
             "augment": dataclasses.asdict(self.augment),
             "devices": dataclasses.asdict(self.devices),
             "fallback": fallback,
@@ -271,6 +296,7 @@ SECTIONS: dict[str, type] = {
     "model": Model,
     "train": Train,
     "finetune": Finetune,
+    "features": Features,
     "augment": Augment,
     "devices": Devices,
     "fallback": Fallback,
@@ -354,6 +380,7 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
     data = _check_table(tables.get("data", {}), "data", Data, problems)
     train = _check_table(tables.get("train", {}), "train", Train, problems)
     finetune = _check_table(tables.get("finetune", {}), "finetune", Finetune, problems)
+    features = _check_table(tables.get("features", {}), "features", Features, problems)
     augment = _check_table(tables.get("augment", {}), "augment", Augment, problems)
     problems.extend(_policy_problems(augment.get("policy", [])))
     devices = _check_table(tables.get("devices", {}), "devices", Devices, problems)
@@ -411,6 +438,10 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
         )
     if finetune.get("epochs") and not finetune.get("unfreeze"):
         problems.append("finetune.unfreeze must say which layers of the backbone train in the finetune.epochs.")
+    policy = [entry.get("name") for entry in augment.get("policy", []) if isinstance(entry, dict)]
+    mixing = [name for name in policy if name in ("mixup", "cutmix")]
+    if features.get("views") and mixing:
+        problems.append(f"features.views keeps each image by itself, and {mixing[0]} mixes two. Leave one of them out.")
     if problems:
         head = f"{file} has {len(problems)} fault{'s' if len(problems) > 1 else ''}:"
         raise ConfigError("\n  ".join([head, *problems]) if len(problems) > 1 else f"{head} {problems[0]}")
@@ -420,6 +451,7 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
         Model(**model),
         Train(**train),
         Finetune(**finetune),
+        Features(**features),
         Augment(**augment),
         Devices(**devices),
         Fallback(**fallback),

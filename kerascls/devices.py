@@ -114,6 +114,10 @@ class Placement:
         one = self.strategy_name == "one_device"
         return tf.device(f"/{self.devices[0]}") if one else contextlib.nullcontext()
 
+    def native_bfloat16(self) -> bool:
+        """Whether the first device has instructions for bfloat16 (on a GPU: not run)."""
+        return _native_bfloat16(self.kind, self.devices[0])
+
     def sharing(self, batch_size: int) -> str | None:
         """One line on how a strategy shares a batch; None where there is no strategy."""
         if self.strategy_name == "default":
@@ -194,8 +198,13 @@ def _settle_precision(precision: str, kind: str, device: str) -> str:
         raise ConfigError("devices.precision = float16 is for GPUs only. Choose float32, bfloat16 or auto.")
     if precision != "auto":
         return precision
-    native = _cpu_has_bfloat16() if kind == "cpu" else _gpu_details(device).get("compute_capability", (0,))[0] >= 8
-    return "bfloat16" if native else "float32"
+    return "bfloat16" if _native_bfloat16(kind, device) else "float32"
+
+
+def _native_bfloat16(kind: str, device: str) -> bool:
+    if kind == "cpu":
+        return _cpu_has_bfloat16()
+    return _gpu_details(device).get("compute_capability", (0,))[0] >= 8
 
 
 def _cpu_has_bfloat16() -> bool:

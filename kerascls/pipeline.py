@@ -21,6 +21,10 @@ class TrainingBatches:
 
     `dataset` yields `(images, labels)`: uint8 `(batch, height, width, channels)` and one-hot float32
     `(batch, num_classes)`. Set `epoch` before the epoch's iterator is made, as `callbacks.EpochState` does.
+
+    A split of `views` views has the n rows of one view after those of another. An epoch has one of each example:
+    which one begins is drawn by the seed, and from epoch to epoch they take turns, but that from epoch `plain_from` on
+    it is the first view.
     """
 
     def __init__(
@@ -31,18 +35,25 @@ class TrainingBatches:
         seed: int,
         drop_remainder: bool = False,
         replicas: int = 1,
+        views: int = 1,
+        plain_from: int | None = None,
+        epoch: tf.Variable | None = None,
     ):
-        count = len(split)
+        count = len(split) // views
         batch_size = min(batch_size, count)
         # A set smaller than a batch still trains, as one batch.
         self.steps = max(1, count // batch_size) if drop_remainder else -(-count // batch_size)
-        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch") if epoch is None else epoch
 
         batches = _batches(split, num_classes, batch_size)
+        first_view = tf.random.stateless_uniform((count,), (seed, 0), 0, views, tf.int32)
 
         def epoch_batches(_: tf.Tensor) -> tf.data.Dataset:
             seeds = tf.stack([tf.constant(seed, tf.int64), self.epoch])
             order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=seeds)
+            if views > 1:
+                view = (tf.gather(first_view, order) + tf.cast(self.epoch, tf.int32)) % views
+                order += count * (view if plain_from is None else tf.where(self.epoch < plain_from, view, 0))
             return batches(order[: self.steps * batch_size])
 
         dataset = tf.data.Dataset.range(1).flat_map(epoch_batches)
@@ -58,14 +69,17 @@ def scoring_batch_size(image_shape: tuple[int, ...]) -> int:
     return max(32, min(256, 256 * 64 * 64 * 3 // math.prod(image_shape)))
 
 
-def scoring_batches(split: Split, num_classes: int, batch_size: int = 0, replicas: int = 1) -> tf.data.Dataset:
+def scoring_batches(
+    split: Split, num_classes: int, batch_size: int = 0, replicas: int = 1, start: int = 0
+) -> tf.data.Dataset:
     """Every example once, in order; the same element types as `TrainingBatches.dataset`.
 
     Args:
         batch_size: 0 for `scoring_batch_size`.
+        start: the first example.
     """
     batch_size = batch_size or scoring_batch_size(split.images.shape[1:])
-    dataset = _batches(split, num_classes, batch_size)(tf.range(len(split)))
+    dataset = _batches(split, num_classes, batch_size)(tf.range(start, len(split)))
     return share_among(replicas, dataset).prefetch(_PREFETCH)
 
 

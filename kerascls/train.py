@@ -142,7 +142,8 @@ class _Training:
     ):
         import keras
 
-        from kerascls.models import build_model, copy_for_training, first_tuned
+        from kerascls.features import split_model
+        from kerascls.models import build_model, first_tuned
 
         self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
         self.profile = profile
@@ -157,7 +158,7 @@ class _Training:
         self.num_classes = len(published.class_names)
         try:
             # What is saved and scored is always this float32 model, made outside any strategy; a copy may train for it.
-            self.reference = self.classifier = build_model(
+            self.reference = build_model(
                 config.model.name, published.image_shape, self.num_classes, **config.model.options
             )
         except WeightsMissing as error:
@@ -167,10 +168,10 @@ class _Training:
         if self.random_backbone:
             print(random_backbone_notice(), file=sys.stderr, flush=True)
         if config.finetune.epochs:
-            first_tuned(self.classifier, config.finetune.unfreeze)  # raises before anything is written
-        if placement.strategy_name != "default" or placement.precision != "float32":
-            with placement.strategy.scope():
-                self.classifier = copy_for_training(self.reference, placement.precision, placement.replicas > 1)
+            first_tuned(self.reference, config.finetune.unfreeze)  # raises before anything is written
+        self.body, head = split_model(self.reference) if config.features.views else (None, self.reference)
+        self.extractor: Any = None
+        self.train_part(head)
         self.card = Card(
             published.class_names,
             published.image_shape,
@@ -203,11 +204,21 @@ class _Training:
                 "examples": {split: len(examples) for split, examples in self.splits.items()},
             },
             "parameters": {
-                "total": self.classifier.count_params(),
-                "trainable": trainable_count(self.classifier),
+                "total": self.reference.count_params(),
+                "trainable": trainable_count(self.reference),
                 **({"random_backbone": True} if self.random_backbone else {}),
             },
         }
+
+    def train_part(self, part: Any) -> None:
+        """Makes `part`, the reference or its head, what is trained: itself, or a copy that computes otherwise."""
+        from kerascls.models import copy_for_training
+
+        place = self.placement
+        self.part = self.classifier = part
+        if place.strategy_name != "default" or place.precision != "float32":
+            with place.strategy.scope():
+                self.classifier = copy_for_training(part, place.precision, place.replicas > 1)
 
     def run_all(self) -> TrainResult:
         """Trains, scores, and leaves the manifest saying how it ended, whatever happens."""
@@ -278,6 +289,11 @@ class _Training:
             notes.append(f"devices.devices = mirrored: there is one device, {place.devices[0]}, and nothing to share.")
         if wish.xla and not self.compiles_with_xla():
             notes.append("devices.xla is off: it needs one GPU, no augmentation policy, and ops that may vary.")
+        features = self.config.features
+        if features.views == 1 and self.config.augment.policy:
+            notes.append("features.views = 1: features of the images as they are. For augment.policy, 2 or more.")
+        if features.views and self.features_precision() != features.precision:
+            notes.append("features.precision is float32: this processor does not compute in bfloat16.")
         return [note for note in notes if note]
 
     def files(self) -> Iterator[tuple[str, str, str]]:
@@ -292,39 +308,26 @@ class _Training:
         import tensorflow as tf
 
         from kerascls.models import unfreeze_backbone
-        from kerascls.pipeline import TrainingBatches, balanced_class_weight, on_canvas, scoring_batches
 
         train, finetune = self.config.train, self.config.finetune
-        examples = on_canvas(self.splits["train"], tuple(self.config.data.canvas), self.config.data.cache_mb)
-        batches = TrainingBatches(
-            examples,
-            self.num_classes,
-            train.batch_size,
-            train.seed,
-            train.drop_remainder,
-            self.placement.replicas,
-        )
-        given = {
-            "validation_data": scoring_batches(
-                self.splits["validation"], self.num_classes, replicas=self.placement.replicas
-            )
-            if "validation" in self.splits
-            else None,
-            "class_weight": balanced_class_weight(self.splits["train"].labels, self.num_classes)
-            if train.class_weight == "balanced"
-            else None,
-            "callbacks": self.callbacks(batches),
-        }
         begin = time.perf_counter()
+        callbacks: list[Any] = []
+        self.examples: Split = self.splits["train"]
         try:
-            done = self.fit_phase(train, batches, given, 0)
+            phase = self.features() if self.body else self.images()
+            callbacks += self.callbacks(phase.batches)
+            done = self.fit_phase(train, phase, callbacks, 0)
             if finetune.epochs:
+                if self.body:
+                    self.sync()
+                    self.train_part(self.reference)
+                    phase = self.images(phase.batches.epoch)
                 for model in {self.classifier, self.reference}:
                     unfreeze_backbone(model, finetune.unfreeze)
                 self.manifest["parameters"]["finetuned"] = trainable_count(self.classifier)
                 changes = {field.name: getattr(finetune, field.name) for field in dataclasses.fields(finetune)}
                 changes.pop("unfreeze")
-                self.fit_phase(dataclasses.replace(train, **changes), batches, given, done)
+                self.fit_phase(dataclasses.replace(train, **changes), phase, callbacks, done)
             return "complete"
         except KeyboardInterrupt:
             return "interrupted"
@@ -333,45 +336,112 @@ class _Training:
             advice = f"Try --batch-size {half}" if half else "Lower data.image_shape or choose a smaller model"
             raise TrainingFailed(f"Out of memory at {train.batch_size} images a step. {advice}.") from None
         except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError, tf.errors.PermissionDeniedError) as error:
-            if all(isinstance(split.images, np.ndarray) for split in (examples, *self.splits.values())):
+            if all(isinstance(split.images, np.ndarray) for split in (self.examples, *self.splits.values())):
                 raise
             reason = re.search(r"([^\n]+)\n\s*\[\[\{\{", str(error))  # stands above TensorFlow's list of nodes
             what = f": {reason[1].strip()[-300:]}" if reason else ""
             raise DataError(f"An image that could be read before training cannot be now{what}") from None
         finally:
             self.manifest["seconds"]["fit"] = round(time.perf_counter() - begin, 3)
-            for callback in given["callbacks"]:
+            for callback in callbacks:
                 getattr(callback, "close", lambda: None)()  # leaves the terminal's line as it should be
 
-    def fit_phase(self, train: Train, batches: Any, given: dict[str, Any], done: int) -> int:
+    def images(self, epoch: Any = None) -> "TrainingData":
+        """The splits' images, to train on; `epoch` is the variable that counts epochs, where there is one already."""
+        from kerascls.pipeline import on_canvas
+
+        data = self.config.data
+        self.examples = on_canvas(self.splits["train"], tuple(data.canvas), data.cache_mb)
+        return self.training_data(self.examples, self.splits.get("validation"), epoch=epoch)
+
+    def features(self) -> "TrainingData":
+        """Features of the frozen backbone, to train the head on."""
+        from kerascls.features import Extractor
+
+        config, name = self.config, self.dataset.name
+        self.extractor = Extractor(
+            self.body,
+            self.features_precision(),
+            config.augment.policy,
+            config.train.seed,
+            tuple(config.data.canvas),
+            config.data.cache_mb,
+            progress=not self.quiet,
+        )
+        with self.placement.device():
+            examples = self.extractor.features(self.splits["train"], f"{name} train", config.features.views)
+            held_out = self.splits.get("validation")
+            if held_out is not None:
+                held_out = self.extractor.features(held_out, f"{name} validation")
+        self.manifest["features"] = {"views": config.features.views, **self.extractor.report()}
+        if not self.quiet:
+            print(self.extractor.told(), file=sys.stderr, flush=True)
+        return self.training_data(examples, held_out, config.features.views)
+
+    def features_precision(self) -> str:
+        """bf16 where the recipe asks for it and the device computes in it, else float32."""
+        return self.config.features.precision if self.placement.native_bfloat16() else "float32"
+
+    def training_data(
+        self, examples: Split, held_out: Split | None, views: int = 1, epoch: Any = None
+    ) -> "TrainingData":
+        from kerascls.pipeline import TrainingBatches, scoring_batches
+
+        train, replicas = self.config.train, self.placement.replicas
+        plain_from = round(self.config.augment.until * self.epochs)
+        batches = TrainingBatches(
+            examples,
+            self.num_classes,
+            train.batch_size,
+            train.seed,
+            train.drop_remainder,
+            replicas,
+            views=views,
+            plain_from=plain_from,
+            epoch=epoch,
+        )
+        validation = None if held_out is None else scoring_batches(held_out, self.num_classes, replicas=replicas)
+        return TrainingData(batches, validation)
+
+    def fit_phase(self, train: Train, data: "TrainingData", callbacks: list[Any], done: int) -> int:
         """compile and fit for `train.epochs` more than the `done` ones. Returns how many are done then."""
         import keras
 
         from kerascls.augment import AugmentedModel
+        from kerascls.pipeline import balanced_class_weight
 
         augment = self.config.augment
-        policy_steps = round(augment.until * self.epochs) * batches.steps if augment.until < 1 else None
+        steps, policy = data.batches.steps, augment.policy if self.part is self.reference else []
+        policy_steps = round(augment.until * self.epochs) * steps if augment.until < 1 else None
+        balanced = train.class_weight == "balanced"
         with self.placement.strategy.scope():
-            model = AugmentedModel(self.classifier, augment.policy, train.seed, policy_steps, done * batches.steps)
-            optimizer = make_optimizer(train, batches.steps)
+            model = AugmentedModel(self.classifier, policy, train.seed, policy_steps, done * steps)
+            optimizer = make_optimizer(train, steps)
             if self.placement.precision == "float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             model.compile(
                 optimizer=optimizer,
                 metrics=["accuracy"],
                 loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
-                steps_per_execution=self.steps_per_execution(batches.steps),
+                steps_per_execution=self.steps_per_execution(steps),
                 jit_compile=self.compiles_with_xla(),
             )
         if self.profile and not done:
             from kerascls import timing
 
-            found = timing.time_steps(model, lambda: make_optimizer(train, batches.steps), batches.dataset)
+            found = timing.time_steps(model, lambda: make_optimizer(train, steps), data.batches.dataset)
             write_json(self.run.path / "profile.json", found)
             if not self.quiet:
                 print(timing.table(found), file=sys.stderr, flush=True)
         history = model.fit(
-            batches.dataset, initial_epoch=done, epochs=done + train.epochs, shuffle=False, verbose=0, **given
+            data.batches.dataset,
+            initial_epoch=done,
+            epochs=done + train.epochs,
+            shuffle=False,
+            verbose=0,
+            validation_data=data.validation,
+            class_weight=balanced_class_weight(self.splits["train"].labels, self.num_classes) if balanced else None,
+            callbacks=callbacks,
         )
         return done + len(history.epoch)
 
@@ -386,7 +456,7 @@ class _Training:
             return 1
         train = self.config.train
         return min(train.steps_per_execution, steps) or steps_per_execution(
-            steps, train.batch_size, self.dataset.image_shape
+            steps, train.batch_size, self.part.input_shape[1:]
         )
 
     def compiles_with_xla(self) -> bool:
@@ -402,11 +472,12 @@ class _Training:
         from kerascls.callbacks import EpochState, KeepEpoch, Progress, SaveEpochs, StopOnNaN, WriteHistory
 
         train, path, manifest = self.config.train, self.run.path, self.manifest
+        self.history = WriteHistory(manifest, path / "history.csv")
         callbacks: list[Any] = [
             EpochState(batches.epoch, train.seed),
             StopOnNaN(manifest, path, batches.steps),
             KeepEpoch(manifest, train.keep, lambda: self.save(self.run.model_path)),
-            WriteHistory(manifest, path / "history.csv"),
+            self.history,
         ]
         if train.save_epochs:
             callbacks.append(SaveEpochs(path / "epochs", self.save))
@@ -428,10 +499,14 @@ class _Training:
         return callbacks
 
     def save(self, path: Path) -> None:
-        """Writes the model as it is now, in float32 whatever has trained it."""
-        if self.reference is not self.classifier:
-            self.reference.set_weights(self.classifier.get_weights())
+        """Writes the whole model as it is now, in float32 whatever has trained it."""
+        self.sync()
         save_keras(self.reference, self.card, path)
+
+    def sync(self) -> None:
+        """Brings what the copy has learnt back to the reference's own layers."""
+        if self.part is not self.classifier:
+            self.part.set_weights(self.classifier.get_weights())
 
     def score(self) -> dict[str, dict[str, Any]]:
         """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures; the scores."""
@@ -455,6 +530,7 @@ class _Training:
             self.run.path / "metrics.json",
             {"data": self.dataset.name, "fallback_for": self.config.fallback_for, "splits": scored},
         )
+        self.compare_features(scored)
         shown = next((split for split in ("test", "validation") if split in scored), None)
         if self.config.train.samples:
             examples = self.splits[shown or "train"]
@@ -463,6 +539,31 @@ class _Training:
         if shown:
             draw(self.run, self.run.path, self.splits[shown], probabilities[shown], scored[shown], classifier)
         return scored
+
+    def compare_features(self, scored: dict[str, dict[str, Any]]) -> None:
+        """Says how far the accuracy that the head had on features is from the whole saved model's on the images."""
+        kept = self.manifest["kept_epoch"]
+        split = "test" if self.config.data.validation == "test" else "validation"
+        if not self.body or kept > self.config.train.epochs or split not in scored:
+            return
+        on_features = self.history.rows[kept - 1]["val_accuracy"]
+        whole = scored[split]["accuracy"]
+        self.manifest["features"]["accuracy_difference"] = round(on_features - whole, 6)
+        if not self.quiet:
+            print(
+                f"{split} accuracy from {self.extractor.precision} features {on_features:.4f}, of the saved model on "
+                f"the images {whole:.4f}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """What a phase trains on: `pipeline.TrainingBatches`, and a tf.data.Dataset of the validation split or None."""
+
+    batches: Any
+    validation: Any
 
 
 def trainable_count(model: Any) -> int:
@@ -512,13 +613,13 @@ def write_samples(folder: Path, split: Split, classifier: Classifier, most: int)
 # The schedule
 
 
-def steps_per_execution(steps: int, batch_size: int, image_shape: tuple[int, int, int]) -> int:
+def steps_per_execution(steps: int, batch_size: int, input_shape: tuple[int, ...]) -> int:
     """Steps between two returns to Python: 32 for small batches, fewer as a step gets longer, at most an epoch.
 
     32 takes a 28x28 network's epoch from 5.5 s to 3.4 s (2 cores, batch 32) and more gains nothing. Above 4 million
     numbers a call the overhead is lost in the step, and progress and Ctrl-C want answers.
     """
-    return max(1, min(32, steps, 4_000_000 // (batch_size * math.prod(image_shape))))
+    return max(1, min(32, steps, 4_000_000 // (batch_size * math.prod(input_shape))))
 
 
 def make_optimizer(train: Train, steps: int) -> Any:

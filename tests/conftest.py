@@ -18,7 +18,8 @@ REAL_DATA = os.environ.get("KERASCLS_TEST_TFDS") or os.environ.get("TFDS_DATA_DI
 def isolated(tmp_path_factory):
     """The session's environment: no network, an empty home, no prepared data; TensorFlow started as commands do."""
     os.environ.update(NO_NETWORK)
-    os.environ.pop("TFDS_DATA_DIR", None)
+    for name in ("TFDS_DATA_DIR", "KERASCLS_CACHE", "KERASCLS_CACHE_MB", "XDG_CACHE_HOME"):
+        os.environ.pop(name, None)
     os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
     from kerascls import devices
 

@@ -14,7 +14,7 @@ new check summary show evaluate callbacks timing train sweep predict explain exp
 """.split()
 
 # Commands of under 20 lines, in the module that owns their subject.
-LODGERS = {"list": "catalog", "env": "devices", "devices": "devices"}
+LODGERS = {"list": "catalog", "env": "devices", "devices": "devices", "features": "features"}
 
 
 def room_of(path: Path) -> str:

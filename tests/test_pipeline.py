@@ -47,6 +47,28 @@ def test_scoring_keeps_order_and_every_example():
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+def test_views_take_turns_and_every_epoch_has_one_of_each_example():
+    ten = numbered()
+    rows = np.concatenate([ten.images + 100 * view for view in range(3)])
+    split = Split.of(rows, np.tile(ten.labels, 3))
+    batches = TrainingBatches(split, 3, 4, seed=0, views=3, plain_from=4)
+    seen = {}
+    for number in range(6):
+        for images, labels in epoch(batches, number):
+            assert labels.argmax(1).tolist() == [image % 100 % 3 for image in images]
+            for image in images:
+                seen.setdefault(image % 100, []).append(image // 100)
+    assert sorted(seen) == list(range(10)) and batches.steps == 3
+    for views in seen.values():  # all three before one comes again, and the plain one from epoch 4 on
+        assert sorted(views[:3]) == [0, 1, 2] and views[3] == views[0] and views[4:] == [0, 0]
+    assert len({views[0] for views in seen.values()}) > 1
+
+
+def test_scoring_can_begin_in_the_middle():
+    seen = [images.numpy()[:, 0, 0, 0].tolist() for images, _ in scoring_batches(numbered(), 3, batch_size=4, start=4)]
+    assert seen == [[4, 5, 6, 7], [8, 9]]
+
+
 def test_balanced_weights_are_scikit_learns():
     from sklearn.utils.class_weight import compute_class_weight
 

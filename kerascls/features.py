@@ -1,0 +1,514 @@
+"""Features of a frozen backbone: computed once, kept in a cache, and trained on in place of the images.
+
+A cache entry is a folder named by what it depends on, with `features.npy`, float32 `(n, *feature_shape)`, and
+`key.json`. Rows are appended to `features.part` as they are computed, so what was interrupted goes on from there.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+from tqdm import tqdm
+
+from kerascls.datasets import Split
+from kerascls.errors import ConfigError, DataError, ModelError, OutputError
+from kerascls.runs import write_json
+
+CHUNK = 32  # images a call: ResNet50 is no faster with more (2 cores). What a view draws depends on it
+CACHE_MB = 20_000  # 10**6 bytes, where KERASCLS_CACHE_MB says nothing: ResNet50's features of 2.4 million images
+CHECKED = 8  # images on which bfloat16 is held against float32
+NEAR = 0.99  # the least cosine that is taken without a word; MobileNet and ResNet50 have 0.9998
+_FORMAT = 1  # of an entry: count it up where the same key comes to mean other rows
+_PART, _DONE, _KEY, _LOCK = "features.part", "features.npy", "key.json", "lock"
+
+
+# Two halves of a model
+
+
+def split_model(model: Any) -> tuple[Any, Any]:
+    """The frozen part of a model and the part that trains, both with the model's own layers and weights.
+
+    Args:
+        model: a chain from a layer named "backbone" to its output, as `models/transfer.py` builds them.
+
+    Returns:
+        body: images `(batch, *image_shape)` to features, up to the last layer without weights after the backbone.
+        head: those features to probabilities.
+
+    Raises:
+        ModelError: the model has no frozen backbone, or is no chain behind it.
+    """
+    import keras
+
+    advice = "Leave out features.views, or choose model.name = transfer."
+    at = next((i for i, layer in enumerate(model.layers) if layer.name == "backbone"), None)
+    if at is None:
+        raise ModelError(f"Model {model.name} has no layer named backbone, whose features could be kept. {advice}")
+    chain = model.layers[at:]
+    if chain[0].trainable_weights:
+        raise ModelError(f"The backbone of model {model.name} is not frozen: its features would change. {advice}")
+    fed_by = [getattr(getattr(layer.input, "_keras_history", None), "operation", None) for layer in chain[1:]]
+    if any(layer is not before for layer, before in zip(fed_by, chain, strict=False)):
+        raise ModelError(f"Behind its backbone, model {model.name} is no chain of layers. {advice}")
+    first = next(i for i, layer in enumerate(chain) if i and (layer.weights or isinstance(layer, keras.layers.Dropout)))
+    produced = chain[first].input
+    x = features = keras.Input(produced.shape[1:], name="features")
+    for layer in chain[first:]:
+        x = layer(x)
+    return keras.Model(model.input, produced, name="body"), keras.Model(features, x, name="head")
+
+
+def folded(body: Any, dtype: str = "mixed_bfloat16") -> Any:
+    """A copy of `body` that computes in bfloat16, each batch normalisation multiplied into the convolution before it.
+
+    Unfolded, the casts around batch normalisation cost as much as bfloat16 saves. A normalisation that does not follow
+    a convolution or dense layer of its own is computed as it is. Pooling behind the backbone stays float32.
+    """
+    import keras
+
+    class Pass(keras.layers.Layer):
+        def call(self, x: Any, training: Any = None, mask: Any = None) -> Any:
+            return x
+
+    backbone = body.get_layer("backbone")
+    conv_of = {norm.name: conv for norm, conv in _foldable(backbone)}
+    biased = {conv.name for conv in conv_of.values()}
+
+    def computing_in_dtype(layer: Any) -> Any:
+        if layer.name in conv_of:
+            return Pass(name=layer.name, dtype=dtype)
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Layer):  # there may be ops between them
+            config["dtype"] = dtype
+        if layer.name in biased:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(backbone, clone_function=computing_in_dtype)
+    for layer in backbone.layers:
+        if layer.weights and layer.name not in biased and layer.name not in conv_of:
+            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    for norm in backbone.layers:
+        if norm.name in conv_of:
+            conv = conv_of[norm.name]
+            copy.get_layer(conv.name).set_weights(_folded_weights(conv, norm))
+    return keras.models.clone_model(
+        body, clone_function=lambda layer: copy if layer is backbone else type(layer).from_config(layer.get_config())
+    )
+
+
+def _foldable(backbone: Any) -> Iterator[tuple[Any, Any]]:
+    """Each batch normalisation over the channels that follows a linear layer which feeds nothing else."""
+    import keras
+
+    linear = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+    outputs = {id(tensor) for tensor in backbone.outputs}
+    for norm in backbone.layers:
+        if type(norm) is keras.layers.BatchNormalization and norm.axis in (-1, len(norm.output.shape) - 1):
+            layer = norm.input._keras_history.operation
+            alone = len(layer._outbound_nodes) == len(layer._inbound_nodes) == len(norm._inbound_nodes) == 1
+            if type(layer) in linear and alone and layer.activation is keras.activations.linear:
+                if id(layer.output) not in outputs:
+                    yield norm, layer
+
+
+def _folded_weights(conv: Any, norm: Any) -> list[np.ndarray]:
+    """Kernel and bias that answer as `conv` and then `norm` do: gain (w x + b - mean) + beta."""
+    import keras
+
+    kernel, *bias = conv.get_weights()
+    gain = 1 / np.sqrt(np.array(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        gain = gain * np.array(norm.gamma)
+    offset = ((bias[0] if bias else 0.0) - np.array(norm.moving_mean)) * gain
+    if norm.center:
+        offset = offset + np.array(norm.beta)
+    # A depthwise kernel is (height, width, channels, multiplier), and its outputs are the last two.
+    depthwise = type(conv) is keras.layers.DepthwiseConv2D
+    return [kernel * (gain.reshape(kernel.shape[2:]) if depthwise else gain), offset]
+
+
+# Extraction
+
+
+@dataclasses.dataclass
+class Extractor:
+    """Computes features of images by the frozen part of a model, or takes them from the cache.
+
+    Attributes:
+        body: `split_model`'s, images `(batch, *image_shape)` in [0, 255] to features.
+        precision: "float32", or "bf16": `folded`.
+        policy, seed: what views after the first are drawn by.
+        canvas, cache_mb: as in the recipe's [data]; what they are drawn from.
+        progress: whether to show progress on stderr.
+        computed, reused: rows so far.
+        seconds: spent so far.
+        cosine: the smallest between bfloat16 and float32 features of up to CHECKED images; None in float32, or where
+            nothing was computed.
+    """
+
+    body: Any
+    precision: str
+    policy: list[dict[str, Any]]
+    seed: int
+    canvas: tuple[int, ...] = ()
+    cache_mb: int = 0
+    progress: bool = False
+    computed: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    cosine: float | None = None
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(self.body.to_json().encode())
+        for weight in self.body.weights:
+            digest.update(np.ascontiguousarray(weight.numpy()))
+        self.weights = digest.hexdigest()
+        self.plain: Callable | None = None
+
+    def features(self, split: Split, what: str, views: int = 1) -> Split:
+        """`split` with features in place of images.
+
+        Args:
+            what: names the split for people.
+            views: 1 for the images as they are; else that and `views - 1` drawn by the policy.
+
+        Returns:
+            A Split whose images are float32 `(views * n, *feature_shape)`, the first view's rows first; its labels and
+            positions are repeated likewise.
+        """
+        from kerascls.pipeline import on_canvas
+
+        begin = time.perf_counter()
+        shape = (len(split), *self.body.output_shape[1:])
+        rows = np.empty((views, *shape), np.float32)
+        same = {
+            "format": _FORMAT,
+            "content": _content(split),
+            "weights": self.weights,
+            "precision": self.precision,
+            "versions": _versions(),
+        }
+        about = {"what": what, "images": len(split)}
+        source = split
+        for view in range(views):
+            if view:
+                same |= {"policy": self.policy, "seed": self.seed, "canvas": list(self.canvas)}
+            key = same | {"view": view}
+            entry = Entry.of(key)
+            with entry.locked():
+                if entry.complete:
+                    self.reused += len(split)
+                else:
+                    if view and source is split:
+                        source = on_canvas(split, self.canvas, self.cache_mb)
+                    self.extract(entry, source, view, shape, key | about)
+                    self.computed += len(split)
+                rows[view] = entry.read(shape)
+        self.seconds += time.perf_counter() - begin
+        labels, positions = np.tile(split.labels, views), np.tile(split.positions, views)
+        return Split(rows.reshape(-1, *shape[1:]), labels, positions)
+
+    def extract(self, entry: "Entry", source: Split, view: int, shape: tuple[int, ...], key: dict[str, Any]) -> None:
+        """Computes the rows that `entry` lacks, in whole chunks, each kept as soon as it is there."""
+        import tensorflow as tf
+
+        from kerascls.pipeline import scoring_batches
+
+        make_room(4 * math.prod(shape), entry)
+        compute = self.drawn(source.images.shape[1:]) if view else self.forward()
+        with entry.appending(shape, key) as (file, done):
+            if self.precision == "bf16" and self.cosine is None:
+                self.check(source)
+            batches = scoring_batches(source, 1, CHUNK, start=done)
+            bar = tqdm(
+                total=len(source),
+                initial=done,
+                unit=" images",
+                desc=f"features of {key['what']}" + (f", view {view + 1}" if view else ""),
+                delay=1,
+                leave=False,
+                disable=None if self.progress else True,
+            )
+            with bar:
+                for chunk, (images, _) in enumerate(batches, done // CHUNK):
+                    given = (images, tf.constant([self.seed, view, chunk])) if view else (images,)
+                    file.write(compute(*given).numpy().tobytes())
+                    bar.update(len(images))
+
+    def forward(self) -> Callable:
+        """The body as one graph whose weights are constants: its steps are folded and fused, once."""
+        if self.plain is None:
+            import tensorflow as tf
+            from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+            body = folded(self.body) if self.precision == "bf16" else self.body
+            function = tf.function(
+                lambda images: body(tf.cast(images, tf.float32), training=False),
+                input_signature=[tf.TensorSpec(self.body.input_shape, tf.float32)],
+                autograph=False,
+            )
+            frozen = convert_variables_to_constants_v2(function.get_concrete_function())
+            self.plain = lambda images: tf.cast(frozen(tf.cast(images, tf.float32))[0], tf.float32)
+        return self.plain
+
+    def drawn(self, image_shape: tuple[int, ...]) -> Callable:
+        """`forward` of images that the policy has drawn, by a seed of (seed, view, chunk)."""
+        import tensorflow as tf
+
+        from kerascls.augment import apply_policy
+
+        forward = self.forward()
+
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8), tf.TensorSpec((3,), tf.int32)],
+            autograph=False,
+        )
+        def draw(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            own = tf.random.experimental.stateless_fold_in(seed[:2], seed[2])
+            labels = tf.zeros((tf.shape(images)[0], 1))
+            return forward(apply_policy(self.policy, images, labels, own)[0])
+
+        return draw
+
+    def check(self, source: Split) -> None:
+        """How near bfloat16 comes to float32, by the first images."""
+        import tensorflow as tf
+
+        images = tf.constant(source.images[np.arange(min(CHECKED, len(source)))])
+        near = self.forward()(images).numpy().reshape(len(images), -1).astype(np.float64)
+        true = self.body(tf.cast(images, tf.float32), training=False).numpy().reshape(len(images), -1)
+        norms = np.linalg.norm(near, axis=1) * np.linalg.norm(true.astype(np.float64), axis=1)
+        self.cosine = float(np.min(np.sum(near * true, axis=1) / np.maximum(norms, 1e-30)))
+
+    def told(self) -> str:
+        """One line for people."""
+        rate = f", {self.computed / self.seconds:,.0f} images/s" if self.computed else ""
+        far = self.cosine is not None and self.cosine < NEAR
+        near = f", cosine to float32 at least {self.cosine:.4f}" if self.cosine is not None else ""
+        return (
+            f"{self.precision} features of {self.computed + self.reused:,} images, {self.reused:,} from the cache: "
+            f"{self.seconds:.1f} s{rate}{near}"
+            + (". That is far off: train with features.precision = float32 too." if far else "")
+        )
+
+    def report(self) -> dict[str, Any]:
+        """For manifest.json."""
+        told: dict[str, Any] = {"precision": self.precision, "computed": self.computed, "from_cache": self.reused}
+        told["seconds"] = round(self.seconds, 3)
+        if self.computed:
+            told["images_per_second"] = round(self.computed / self.seconds, 1)
+        if self.cosine is not None:
+            told["cosine_min"] = self.cosine
+        return told
+
+
+def _content(split: Split) -> str:
+    """SHA-256 of a split's images in their order: of the files and the rule that they are read by, or of the pixels."""
+    if split.origin is not None:
+        files = split.origin
+        digest = hashlib.sha256(repr((files.image_shape, files.background, files.resize)).encode())
+        digest.update(b"".join(files.contents))
+    else:
+        digest = hashlib.sha256(repr(split.images.shape).encode())
+        digest.update(np.ascontiguousarray(split.images))
+    return digest.hexdigest()
+
+
+def _versions() -> list[str]:
+    import keras
+    import tensorflow as tf
+
+    from kerascls import __version__
+
+    return [__version__, keras.__version__, tf.__version__]
+
+
+# The cache
+
+
+def cache_folder() -> Path:
+    """$KERASCLS_CACHE, else $XDG_CACHE_HOME/kerascls, else ~/.cache/kerascls; features lie below it."""
+    given = os.environ.get("KERASCLS_CACHE")
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kerascls"
+    return base / "features"
+
+
+def cache_limit() -> int:
+    """Bytes, from $KERASCLS_CACHE_MB."""
+    text = os.environ.get("KERASCLS_CACHE_MB", str(CACHE_MB))
+    if not text.isascii() or not text.isdigit():
+        raise ConfigError(f"KERASCLS_CACHE_MB must be a whole number of megabytes. Received: {text!r}")
+    return int(text) * 10**6
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One folder of the cache."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, key: dict[str, Any]) -> "Entry":
+        text = json.dumps(key, sort_keys=True)
+        return cls(cache_folder() / hashlib.sha256(text.encode()).hexdigest()[:20])
+
+    @property
+    def complete(self) -> bool:
+        return (self.path / _DONE).is_file()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.path.iterdir())
+
+    @property
+    def used(self) -> float:
+        """When it was last read or written, in seconds since 1970."""
+        return max(file.stat().st_mtime for file in self.path.iterdir())
+
+    def about(self) -> dict[str, Any]:
+        """Its key.json: what it depends on, and for people `what` and `images`. {} if that is damaged."""
+        try:
+            return dict(json.loads((self.path / _KEY).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone among all processes; a second one waits, and says so."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.path / _LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                print("Another process computes these features: waiting for it.", file=sys.stderr, flush=True)
+                lock.acquire()
+        except OSError as error:
+            raise _cannot_write(self.path, error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def appending(self, shape: tuple[int, ...], key: dict[str, Any]) -> Iterator[tuple[Any, int]]:
+        """A file to append rows to, and how many it has: whole chunks, whatever was cut off. Complete at the end."""
+        part = self.path / _PART
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        head, row = header.getvalue(), 4 * math.prod(shape[1:])
+        try:
+            write_json(self.path / _KEY, key)
+            with part.open("r+b" if part.exists() else "w+b") as file:
+                if file.read(len(head)) != head:
+                    file.seek(0)
+                    file.write(head)
+                done = max(0, part.stat().st_size - len(head)) // row // CHUNK * CHUNK
+                file.seek(len(head) + done * row)
+                file.truncate()
+                yield file, done
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self.path / _DONE)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from None
+
+    def read(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The rows, mapped to the file.
+
+        Raises:
+            DataError: they are not what was written.
+        """
+        try:
+            rows = np.load(self.path / _DONE, mmap_mode="r", allow_pickle=False)
+            os.utime(self.path / _KEY)  # for the entry that was not used for longest to go first
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"Cached features {self.path} are damaged ({error}). `kerascls features --clear`."
+            ) from None
+        if rows.shape != shape or rows.dtype != np.float32:
+            raise DataError(f"Cached features {self.path} are damaged. `kerascls features --clear` removes them.")
+        return rows
+
+    def remove(self) -> bool:
+        """Whether it could be: one that a process works on stays."""
+        lock = filelock.FileLock(self.path / _LOCK)
+        try:
+            with lock.acquire(timeout=0):
+                shutil.rmtree(self.path, ignore_errors=True)
+        except (filelock.Timeout, OSError):
+            return False
+        return not self.path.exists()
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(
+        f"Features cannot be kept in {path.parent}: {reason}. Set KERASCLS_CACHE to a folder with room, or leave out "
+        "features.views."
+    )
+
+
+def entries() -> list[Entry]:
+    """All of the cache, the one used last first."""
+    folder = cache_folder()
+    found = [Entry(path) for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted((entry for entry in found if any(entry.path.iterdir())), key=lambda entry: -entry.used)
+
+
+def make_room(size: int, wanted: Entry) -> None:
+    """Removes entries, those not used for longest first, until `size` bytes more are within the limit.
+
+    Raises:
+        OutputError: it cannot be, whatever is removed.
+    """
+    limit = cache_limit()
+    if size > limit:
+        raise OutputError(
+            f"Features would take {size / 1e6:,.0f} MB, and the cache is limited to {limit / 1e6:,.0f}. Set "
+            "KERASCLS_CACHE_MB higher, lower features.views, or leave it out."
+        )
+    others = [entry for entry in entries() if entry.path != wanted.path]
+    total = sum(entry.size for entry in others)
+    while others and total + size > limit:
+        oldest = others.pop()
+        taken = oldest.size
+        if oldest.remove():
+            total -= taken
+
+
+def clear() -> tuple[int, int]:
+    """Removes what no process works on. Returns how many entries were removed, and how many bytes."""
+    sizes = [(entry.size, entry.remove()) for entry in entries()]
+    return sum(removed for _, removed in sizes), sum(size for size, removed in sizes if removed)
+
+
+def table() -> str:
+    """What the cache holds, a line an entry, as `kerascls features` prints it."""
+    found = entries()
+    total = sum(entry.size for entry in found)
+    lines = [f"{cache_folder()}: {total / 1e6:,.1f} of {cache_limit() / 1e6:,.0f} MB"]
+    for entry in found:
+        about = entry.about()
+        state = "" if entry.complete else "  (not complete)"
+        view = f"view {about.get('view', 0) + 1}"
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        lines.append(
+            f"{entry.size / 1e6:>10,.1f} MB  {day}  {about.get('what', entry.path.name)}, {view}, "
+            f"{about.get('images', '?')} images, {about.get('precision', '?')}{state}"
+        )
+    return "\n".join(lines)

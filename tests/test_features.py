@@ -1,0 +1,400 @@
+"""Features of a frozen backbone: the same network in two parts, a cache that is never wrong, and what it costs."""
+
+import csv
+import errno
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import here, one_line_error, small_npz, tiny_backbone
+
+import kerascls
+from kerascls import features
+from kerascls.augment import apply_policy
+from kerascls.datasets import Split
+from kerascls.errors import ConfigError, ModelError, OutputError
+from kerascls.features import CHUNK, Entry, Extractor, entries, folded, split_model
+from kerascls.models import build_model
+
+RECIPE = """# kerascls train tiny.toml
+
+[data]
+name = "small.npz"
+
+[model]
+name = "transfer"
+backbone = "tiny.keras"
+pixel_range = [-1, 1]
+dense = 4
+
+[train]
+epochs = 3
+batch_size = 8
+learning_rate = 0.01
+"""
+FLIP = {"augment": {"policy": [{"name": "flip"}]}}
+
+
+@pytest.fixture
+def tiny(empty_folder, monkeypatch):
+    """tiny.toml, tiny.keras and small.npz, here, and an empty cache."""
+    monkeypatch.setenv("KERASCLS_CACHE", "cache")
+    tiny_backbone("tiny.keras")
+    small_npz("small.npz", count=48, shape=(12, 12, 3))
+    Path("tiny.toml").write_text(RECIPE)
+    return "tiny.toml"
+
+
+def classifier(**options):
+    return build_model("transfer", (12, 12, 3), 3, backbone="tiny.keras", pixel_range=[-1, 1], **options)
+
+
+def noise(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 12, 12, 3), np.uint8)
+
+
+def history(run):
+    with open(f"{run}/history.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def manifest(run):
+    return json.loads(Path(run, "manifest.json").read_text())
+
+
+# Two halves
+
+
+@pytest.mark.parametrize("options", [{}, {"dense": 4}, {"dense": 4, "dropout": 0.5}, {"dropout": 0.5}])
+def test_body_and_head_are_the_model_in_two_parts(tiny, options):
+    model = classifier(**options)
+    body, head = split_model(model)
+    images = noise(5)
+    assert body.output_shape == (None, 8) and not head.get_layer(index=0).weights
+    assert np.array_equal(head(body(images)), model(images))
+    head.trainable_weights[0].assign_add(np.ones(head.trainable_weights[0].shape))
+    assert np.array_equal(head(body(images)), model(images))
+
+
+def test_a_model_without_a_frozen_backbone_or_a_chain_behind_it_is_refused(tiny):
+    with pytest.raises(ModelError, match="no layer named backbone"):
+        split_model(build_model("small_cnn", (32, 32, 3), 3))
+    model = classifier()
+    model.get_layer("backbone").trainable = True
+    with pytest.raises(ModelError, match="not frozen"):
+        split_model(model)
+    inputs = keras.Input((12, 12, 3))
+    base = keras.saving.load_model("tiny.keras")
+    base = keras.Model(base.input, base.output, name="backbone", trainable=False)
+    x = keras.layers.GlobalAveragePooling2D()(base(inputs))
+    both = keras.layers.Add()([keras.layers.Dense(3)(x), keras.layers.Dense(3)(x)])
+    with pytest.raises(ModelError, match="no chain"):
+        split_model(keras.Model(inputs, keras.layers.Softmax()(both)))
+
+
+def test_folding_multiplies_each_normalisation_into_the_layer_before_it():
+    keras.utils.set_random_seed(0)
+    draw = np.random.default_rng(0)
+    inputs = x = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, use_bias=False)(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
+    x = keras.layers.BatchNormalization(scale=False, epsilon=0.1)(x)
+    y = keras.layers.Conv2D(8, 1, activation="relu")(x)
+    y = keras.layers.BatchNormalization()(y)  # behind an activation: stays
+    x = keras.layers.Add()([x, y])
+    z = keras.layers.Conv2D(8, 1)(x)
+    x = keras.layers.Add()([z, keras.layers.BatchNormalization(center=False)(z)])  # its convolution feeds two: stays
+    base = keras.Model(inputs, x, name="backbone")
+    for layer in base.layers:
+        layer.set_weights([draw.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    pixels = keras.Input((8, 8, 3))
+    body = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(base(pixels, training=False)))
+    images = draw.uniform(-1, 1, (4, 8, 8, 3)).astype("float32")
+    wanted = np.array(body(images))
+    exact = folded(body, "float32")
+    assert np.allclose(exact(images), wanted, rtol=1e-5, atol=0)
+    kinds = [type(layer).__name__ for layer in exact.get_layer("backbone").layers]
+    assert (kinds.count("BatchNormalization"), kinds.count("Pass")) == (2, 2)
+    assert np.allclose(folded(body)(images), wanted, rtol=0.03, atol=0)  # 8 bits
+
+
+# Training from features
+
+
+def test_losses_labels_and_model_are_those_of_training_on_the_images(tiny):
+    ends = kerascls.train(tiny, out="images")
+    on_features = kerascls.train(tiny, out="features", overrides={"features": {"views": 1}})
+    for ours, theirs in zip(history("features"), history("images"), strict=True):
+        for key in ("loss", "val_loss"):
+            assert float(ours[key]) == pytest.approx(float(theirs[key]), rel=1e-4)
+        assert ours["accuracy"] == theirs["accuracy"] and ours["learning_rate"] == theirs["learning_rate"]
+    images = noise(50)
+    one, other = (kerascls.load(run).probabilities(images) for run in ("images", "features"))
+    assert np.array_equal(one.argmax(1), other.argmax(1)) and np.allclose(one, other, rtol=0, atol=1e-4)
+    assert on_features.test["accuracy"] == ends.test["accuracy"]
+    assert manifest("features")["parameters"] == manifest("images")["parameters"]
+    assert manifest("features")["features"]["accuracy_difference"] == 0
+    assert kerascls.evaluate("features").scores["loss"] == pytest.approx(on_features.test["loss"], rel=1e-6)
+
+
+def test_two_runs_from_the_same_features_are_equal_and_the_second_computes_nothing(tiny, capsys):
+    change = {"features": {"views": 3}, **FLIP, "model": {"dropout": 0.5}}
+    kerascls.train(tiny, out="first", overrides=change)
+    kerascls.train(tiny, out="second", overrides=change, quiet=False)
+    assert "features of 134 images, 134 from the cache" in capsys.readouterr().err  # 3 x 43 and 5 validation images
+    told = manifest("first")["features"]
+    assert (told["views"], told["computed"], told["from_cache"]) == (3, 134, 0)
+    for one, other in zip(history("first"), history("second"), strict=True):
+        assert one | {"seconds": ""} == other | {"seconds": ""}
+    weights = [keras.saving.load_model(f"{run}/model.keras").get_weights() for run in ("first", "second")]
+    assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
+
+
+def test_fine_tuning_goes_on_from_the_head_that_features_trained(tiny):
+    change = {
+        "features": {"views": 2},
+        "finetune": {"epochs": 2, "unfreeze": "conv2", "learning_rate": 0.001},
+        "train": {"keep": "last"},
+        **FLIP,
+    }
+    for precision in ("float32", "bfloat16"):
+        kerascls.train(tiny, out=precision, overrides=change, precision=precision)
+        rows = history(precision)
+        assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+        assert float(rows[3]["val_loss"]) < float(rows[0]["val_loss"])
+        tuned, before = keras.saving.load_model(f"{precision}/model.keras"), keras.saving.load_model("tiny.keras")
+        conv1, conv2 = (tuned.get_layer("backbone").get_layer(name).get_weights()[0] for name in ("conv1", "conv2"))
+        assert np.array_equal(conv1, before.get_layer("conv1").get_weights()[0])
+        assert not np.array_equal(conv2, before.get_layer("conv2").get_weights()[0])
+        assert "accuracy_difference" not in manifest(precision)["features"]  # the kept epoch saw images
+
+
+def test_bf16_is_computed_where_the_processor_has_it_and_said_where_not(tiny, monkeypatch, capsys):
+    change = {"features": {"views": 1, "precision": "bf16"}}
+    monkeypatch.setattr("kerascls.devices._cpu_has_bfloat16", lambda: True)
+    kerascls.train(tiny, out="bf16", overrides=change)
+    told = manifest("bf16")["features"]
+    assert told["precision"] == "bf16" and 0.99 < told["cosine_min"] < 1
+    monkeypatch.setattr("kerascls.devices._cpu_has_bfloat16", lambda: False)
+    kerascls.train(tiny, out="float32", overrides=change, quiet=False)
+    assert "features.precision is float32: this processor" in capsys.readouterr().err
+    told = manifest("float32")["features"]
+    assert told["precision"] == "float32" and "cosine_min" not in told
+
+
+def test_one_view_with_a_policy_says_that_nothing_is_drawn(tiny, capsys):
+    kerascls.train(tiny, out="run", overrides={"features": {"views": 1}, **FLIP}, quiet=False)
+    assert "features.views = 1: features of the images as they are" in capsys.readouterr().err
+
+
+# The rows
+
+
+def extractor(seed=0, **options):
+    body, _ = split_model(classifier())
+    return Extractor(body, "float32", [{"name": "flip"}], seed, **options)
+
+
+def test_rows_are_the_bodys_answers_view_by_view(tiny):
+    images = noise(CHUNK + 5)
+    split = Split.of(images, np.arange(CHUNK + 5) % 3)
+    made = extractor()
+    found = made.features(split, "some", views=2)
+    plain, drawn = found.images.reshape(2, CHUNK + 5, 8)
+    assert found.labels.tolist() == split.labels.tolist() * 2
+    assert np.allclose(plain, made.body(images), rtol=1e-5, atol=1e-6)
+    turned = np.array(made.body(images[:, :, ::-1]))
+    kept = np.isclose(drawn, plain, rtol=1e-5, atol=1e-6).all(1)
+    assert np.allclose(drawn[~kept], turned[~kept], rtol=1e-5, atol=1e-6)
+    assert 10 < kept.sum() < CHUNK - 5
+    other = extractor(seed=1).features(split, "some", views=2).images.reshape(2, CHUNK + 5, 8)
+    assert np.array_equal(other[0], plain) and not np.array_equal(other[1], drawn)
+
+
+def test_an_entry_is_for_what_it_was_computed_from_and_nothing_else(tiny):
+    split = Split.of(noise(6), np.arange(6) % 3)
+
+    def computed(extractor, split=split, views=1):
+        extractor.features(split, "some", views)
+        return extractor.computed
+
+    assert computed(extractor()) == 6 and computed(extractor()) == 0
+    assert computed(extractor(), views=2) == 6  # the second view alone
+    changed = split.images.copy()
+    changed[3, 0, 0, 0] ^= 1
+    assert computed(extractor(), Split.of(changed, split.labels)) == 6
+    assert computed(extractor(), Split.of(split.images, split.labels[::-1].copy())) == 0
+    assert computed(extractor(seed=1), views=2) == 6
+    other = extractor()
+    other.policy = [{"name": "shift", "pixels": 1}]
+    assert computed(other, views=2) == 6
+    backbone = keras.saving.load_model("tiny.keras")
+    backbone.get_layer("conv2").bias.assign_add(np.full(8, 1e-6))
+    backbone.save("tiny.keras")
+    assert computed(extractor()) == 6
+
+
+class Stop(Exception):
+    pass
+
+
+def test_what_was_interrupted_goes_on_where_it_stopped(tiny, monkeypatch):
+    split = Split.of(noise(3 * CHUNK + 5), np.arange(3 * CHUNK + 5) % 3)
+    wanted = extractor().features(split, "some", views=2).images
+    assert features.clear()[0] == 2
+    calls = []
+
+    def counting(stop_at):
+        original = Extractor.drawn
+
+        def drawn(self, image_shape):
+            compute = original(self, image_shape)
+
+            def one(images, seed):
+                if len(calls) == stop_at:
+                    raise Stop
+                calls.append(seed.numpy().tolist())
+                return compute(images, seed)
+
+            return one
+
+        return drawn
+
+    original = Extractor.drawn
+    monkeypatch.setattr(Extractor, "drawn", counting(2))
+    with pytest.raises(Stop):
+        extractor().features(split, "some", views=2)
+    monkeypatch.setattr(Extractor, "drawn", original)
+    part = next(Path("cache").rglob("features.part"))
+    with part.open("ab") as file:
+        file.write(b"cut")  # of a row that was being written
+    monkeypatch.setattr(Extractor, "drawn", counting(-1))
+    again = extractor()
+    assert np.array_equal(again.features(split, "some", views=2).images, wanted)
+    assert [seed[2] for seed in calls] == [0, 1, 2, 3]  # each chunk once
+    assert not list(Path("cache").rglob("features.part"))
+
+
+def test_apply_policy_is_what_views_are_drawn_by(tiny):
+    """A view repeats from its seed alone."""
+    import tensorflow as tf
+
+    images = noise(4)
+    made = extractor(seed=3)
+    found = made.features(Split.of(images, np.arange(4) % 3), "some", views=3).images.reshape(3, 4, 8)
+    for view in (1, 2):
+        seed = tf.random.experimental.stateless_fold_in(tf.constant([3, view]), 0)
+        drawn, _ = apply_policy(made.policy, tf.constant(images), tf.zeros((4, 1)), seed)
+        assert np.allclose(found[view], made.body(drawn), rtol=1e-5, atol=1e-6)
+
+
+def test_a_canvas_is_what_views_are_drawn_from(tiny):
+    split = Split.of(noise(5), np.arange(5) % 3)
+    made = extractor(canvas=(16, 16), cache_mb=0)
+    made.policy = [{"name": "center_crop", "height": 12, "width": 12}]
+    plain, drawn = made.features(split, "some", views=2).images.reshape(2, 5, 8)
+    assert not np.allclose(plain, drawn, rtol=1e-3)
+    from kerascls.pipeline import on_canvas
+
+    middle = on_canvas(split, (16, 16), 0).images[:, 2:14, 2:14]
+    assert np.allclose(drawn, made.body(middle), rtol=1e-5, atol=1e-6)
+
+
+# The cache
+
+
+def test_a_full_disk_is_one_line_and_what_was_there_goes_on(tiny, monkeypatch, capsys):
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            if len(data) > 300:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+    original = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda self, *how, **more: (
+            Full(original(self, *how, **more)) if self.name == "features.part" else original(self, *how, **more)
+        ),
+    )
+    line = one_line_error("train", tiny, "--set", "features.views=1", "--out", "run", "--quiet", capsys=capsys)
+    assert "No space left on device. Set KERASCLS_CACHE to a folder with room" in line
+    assert not list(Path("cache").rglob("features.npy"))
+    monkeypatch.undo()
+    monkeypatch.setenv("KERASCLS_CACHE", "cache")
+    assert kerascls.train(tiny, out="again", overrides={"features": {"views": 1}}).status == "complete"
+
+
+def test_the_cache_keeps_to_its_limit_and_the_oldest_go_first(tiny, monkeypatch):
+    monkeypatch.setenv("KERASCLS_CACHE_MB", "1")
+    rows = 12_500  # of 8 numbers: 400 kB an entry
+    for i in range(3):
+        entry = Entry.of({"number": i})
+        with entry.locked(), entry.appending((rows, 8), {"what": str(i)}) as (file, _):
+            features.make_room(rows * 32, entry)
+            file.write(bytes(rows * 32))
+        for file in entry.path.iterdir():
+            os.utime(file, (i, i))
+    assert [entry.about()["what"] for entry in entries()] == ["2", "1"]
+    with pytest.raises(OutputError, match="limited to 1"):
+        features.make_room(2_000_000, Entry.of({}))
+    monkeypatch.setenv("KERASCLS_CACHE_MB", "many")
+    with pytest.raises(ConfigError, match="KERASCLS_CACHE_MB must be"):
+        features.cache_limit()
+
+
+def test_the_command_lists_and_clears(tiny, capsys):
+    kerascls.train(tiny, out="run", overrides={"features": {"views": 2}, **FLIP})
+    code, out, _ = here("features", capsys=capsys)
+    assert code == 0 and out.count("small.npz train, view 1, 43 images, float32") == 1
+    assert out.count("train, view 2") == out.count("validation, view 1") == 1
+    entry = next(entry for entry in entries() if entry.about()["view"] == 1)
+    with entry.locked():
+        code, out, err = here("features", "--clear", capsys=capsys)
+    assert "removed: 2 entries" in err and out.count("view 2") == 1
+    here("features", "--clear", capsys=capsys)
+    assert entries() == []
+
+
+def test_damaged_rows_are_one_line(tiny, capsys):
+    command = ("train", tiny, "--set", "features.views=1", "--quiet")
+    assert here(*command, capsys=capsys)[0] == 0
+    file = next(Path("cache").rglob("features.npy"))
+    file.write_bytes(file.read_bytes()[:-40])
+    assert "damaged" in one_line_error(*command, capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"features": {"views": -1}}, "features.views must be at least 0"),
+        ({"features": {"precision": "bf32"}}, "one of float32, bf16"),
+        ({"features": {"views": 2}, "augment": {"policy": [{"name": "mixup"}]}}, "mixup mixes two"),
+    ],
+)
+def test_faults_of_the_recipe_are_told(tiny, change, fault):
+    with pytest.raises(ConfigError, match=fault):
+        kerascls.train(tiny, out="run", overrides=change)
+    assert not Path("run").exists()
+
+
+def test_a_model_without_a_backbone_is_refused_before_anything_is_written(tiny, capsys):
+    line = one_line_error("train", "mnist_cnn", "--data", "digits", "--set", "features.views=1", capsys=capsys)
+    assert "no layer named backbone" in line and not Path("saved_models").exists()
