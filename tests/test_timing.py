@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import command, here
+from conftest import command, here, tiny_backbone
 
 import kerascls
 from kerascls import timing
@@ -113,3 +113,11 @@ def test_devices_that_share_are_refused_before_anything_is_written(tmp_path):
     done = command("train", "mnist_cnn", "--data", "digits", "--devices", "cpu:0,1", "--profile", cwd=tmp_path, check=1)
     assert done.stderr == "Error: --profile times one device without sharing. Received: devices.devices = cpu:0,1.\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_head_on_features_is_timed_alone(tmp_path, quick):
+    model = {"name": "transfer", "backbone": str(tiny_backbone(tmp_path / "tiny.keras")), "pixel_range": [0, 1]}
+    overrides = {"model": model, "train": {"warmup_epochs": 0}, "features": {"views": 1}}
+    kerascls.train("mnist_cnn", data="digits", epochs=1, overrides=overrides, profile=True, out=tmp_path / "run")
+    profile = json.loads((tmp_path / "run" / "profile.json").read_text())
+    assert list(profile["parts"]) == ["forward", "backward", "metrics", "input", "python"]
