@@ -16,6 +16,7 @@ from benchmarks import epochs, files, trainings
 from benchmarks.measure import REPOSITORY, NotRun, machine, package_versions, summary
 from benchmarks.plan import TRAININGS, Settings
 from benchmarks.table import table, with_table
+from kerascls.errors import KerasclsError, OutputError
 from kerascls.runs import write_json, write_text
 
 RESULTS = REPOSITORY / "benchmarks" / "results.json"
@@ -28,7 +29,10 @@ BENCHMARKS: dict[str, ModuleType] = {
 }
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog=f"NAMES: {', '.join(BENCHMARKS)}",
+)
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)), metavar="[NAMES]...")
 @click.option(
     "--data-dir", metavar="DIR", help="Where TFDS keeps MNIST and CIFAR-10.  [default: $TFDS_DATA_DIR, else TFDS's own]"
@@ -121,7 +125,10 @@ def run(names: Sequence[str], settings: Settings, turns: int, results: Path) -> 
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"entries": {}}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"entries": {}}
+    except ValueError as error:
+        raise OutputError(f"{path} is damaged: {error}. Remove it to begin anew.") from None
 
 
 def write_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
@@ -133,6 +140,8 @@ def write_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
 if __name__ == "__main__":
     try:
         main(prog_name="python -m benchmarks", standalone_mode=False)
+    except KerasclsError as error:
+        raise SystemExit(f"Error: {error}") from None
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
