@@ -81,6 +81,7 @@ def main(
         return
     if tiny and results == RESULTS:
         raise click.UsageError("--tiny measures nothing worth keeping: name another file with --results FILE.")
+    read_results(results)  # a damaged file is told now, not in an hour
     end = float("inf") if full else time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(Path(folder), end, data_dir, avp, full, tiny)
