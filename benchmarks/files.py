@@ -26,7 +26,7 @@ def describe(name: str, settings: Settings) -> dict[str, Any]:
             "loop": "`model.predict` on each file, in a loop",
         },
         "conditions": [f"model: {RELEASED}", "files: the embedded digits"],
-        "method": "The loop's seconds are without its imports, and images/s of ours with everything.",
+        "method": "The loop's own seconds are without its imports.",
     }
 
 

@@ -99,8 +99,8 @@ def summary(turns: Sequence[dict[str, Measurement]], ratio_of: str) -> dict[str,
 
     Returns:
         side to medians of `seconds`, `process_seconds`, `peak_mb` and `accuracy` (None where nobody measured it),
-        `images_per_second`, how many `turns`, `extrapolated`, and, for all but ours, `ratio`: `of_medians`, with the
-        lowest and the highest of single turns, in which both sides ran one after the other.
+        `images_per_second` (of `ratio_of`), how many `turns`, `extrapolated`, and, for all but ours, `ratio`:
+        `of_medians`, with the lowest and the highest of single turns, in which both sides ran one after the other.
 
     >>> first = {"ours": {"seconds": 2.0}, "plain": {"seconds": 5.0}}
     >>> second = {"ours": {"seconds": 4.0}, "plain": {"seconds": 7.0}}
@@ -115,10 +115,10 @@ def summary(turns: Sequence[dict[str, Measurement]], ratio_of: str) -> dict[str,
             continue
         keys = ("seconds", "process_seconds", "peak_mb", "accuracy", "images")
         found = {key: _median([m[key] for m in measured if m.get(key) is not None]) for key in keys}
-        images, time_of_images = found.pop("images"), found["seconds"] or found["process_seconds"]
+        images = found.pop("images")
         sides[side] = {
             **found,
-            "images_per_second": images / time_of_images if images else None,
+            "images_per_second": images / found[ratio_of] if images else None,
             "turns": len(measured),
             "extrapolated": any(m.get("extrapolated") for m in measured),
         }

@@ -30,6 +30,8 @@ def table(results: dict[str, Any]) -> str:
                 rows.append(_row(entry["sides"][side], found, stated))
         turns = f"{len(entry['turns'])} turn{'s' * (len(entry['turns']) > 1)}"
         conditions = [*entry["conditions"], turns, f"{entry['date']}, load {entry['load']:.1f} before it"]
+        if entry["ratio_of"] == "process_seconds":
+            conditions.append("compared by the whole process")
         notes.append(f"- {entry['title']}: {'; '.join(conditions)}.")
     measured = [entry for entry in entries.values() if "not_run" not in entry]
     parts = [

@@ -41,7 +41,7 @@ def describe(name: str, settings: Settings) -> dict[str, Any]:
         "title": training.title,
         "stated_accuracy": training.accuracy,
         "ratio_of": training.ratio_of,
-        "sides": {"ours": f"`kerascls train {training.recipe}`", **SIDES},
+        "sides": {"ours": f"`{' '.join(['kerascls train', training.recipe, *sets(training)])}`", **SIDES},
         "conditions": conditions,
         "method": method,
     }
@@ -70,8 +70,7 @@ def ours(training: Training, settings: Settings, seed: int) -> Measurement:
     """A whole `kerascls train`, read from its run folder."""
     run = settings.folder / f"{Path(training.recipe).name}-{seed}"
     command = ["-m", "kerascls", "train", training.recipe, "--seed", seed, "--out", run, "--quiet", "--no-fallback"]
-    for setting in training.settings:
-        command += ["--set", setting]
+    command += sets(training)
     if not training.data or settings.tiny:
         command += ["--data", settings.avp.resolve() if not training.data else training.stand_in]
     if settings.tiny:
@@ -82,6 +81,10 @@ def ours(training: Training, settings: Settings, seed: int) -> Measurement:
     cache = str(settings.folder / f"{run.name}-cache")
     _, cost = run_child(command, settings.folder, settings.seconds_left, KERASCLS_CACHE=cache)
     return {**read_run(run), **cost}
+
+
+def sets(training: Training) -> list[str]:
+    return [word for setting in training.settings for word in ("--set", setting)]
 
 
 def read_run(run: Path) -> Measurement:
