@@ -59,6 +59,7 @@ data_dir_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help='End with one line {"run": ..., "test": ...}.')
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--log-steps", type=click.IntRange(1), default=None, metavar="N", help="A line every N steps as well.")
+@click.option("--profile", is_flag=True, help="Measure first where the time of a step goes: profile.json, and a table.")
 def train(
     recipe: str,
     sets: Sequence[str],
@@ -75,6 +76,7 @@ def train(
     as_json: bool,
     quiet: bool,
     log_steps: int | None,
+    profile: bool,
 ) -> None:
     """Train RECIPE, score its test split, and write a run folder.
 
@@ -111,6 +113,7 @@ def train(
         fallback=not no_fallback,
         quiet=quiet,
         log_steps=log_steps or 0,
+        profile=profile,
         command=_command_line(),
     )
     results = []

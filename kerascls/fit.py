@@ -18,7 +18,7 @@ from kerascls.config import Config, Train, size_problems
 from kerascls.datasets import Dataset, Split
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, DataError, TrainingFailed, WeightsMissing
-from kerascls.runs import random_backbone_notice
+from kerascls.runs import random_backbone_notice, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +37,12 @@ class Fit:
         part: what of it trains in this phase, the reference or its head.
         classifier: `part`, or a copy of it that computes otherwise.
         manifest: what manifest.json will say of it.
-        folder: where the history goes; None to write nothing.
+        folder: where history.csv goes; None to write nothing.
+        profile: whether to time the parts of a step before the first phase, into `folder`.
     """
 
     folder: Path | None = None
+    profile = False
 
     def __init__(self, config: Config, dataset: Dataset, placement: Placement, quiet: bool, log_steps: int = 0):
         """`dataset` has its splits, train among them.
@@ -221,6 +223,8 @@ class Fit:
                 steps_per_execution=self.steps_per_execution(steps),
                 jit_compile=self.compiles_with_xla(),
             )
+        if self.profile and not done:
+            self.time_steps(model, train, data)
         history = model.fit(
             data.batches.dataset,
             initial_epoch=done,
@@ -232,6 +236,15 @@ class Fit:
             callbacks=callbacks,
         )
         return done + len(history.epoch)
+
+    def time_steps(self, model: Any, train: Train, data: "TrainingData") -> None:
+        """Writes profile.json; the training that follows is the same as without."""
+        from kerascls import timing
+
+        found = timing.time_steps(model, lambda: make_optimizer(train, data.batches.steps), data.batches.dataset)
+        write_json(self.folder / "profile.json", found)
+        if not self.quiet:
+            print(timing.table(found), file=sys.stderr, flush=True)
 
     @property
     def epochs(self) -> int:

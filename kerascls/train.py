@@ -14,7 +14,7 @@ from kerascls import metrics
 from kerascls.config import Config, load_config
 from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.devices import Placement, choose, versions
-from kerascls.errors import OutputError, TrainingFailed
+from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.evaluate import draw
 from kerascls.fit import Fit
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
@@ -72,6 +72,7 @@ def train(
     name_suffix: str = "",
     quiet: bool = True,
     log_steps: int = 0,
+    profile: bool = False,
     command: str | None = None,
 ) -> TrainResult:
     """Trains a recipe, scores the test split once at the end, and writes a run folder.
@@ -89,6 +90,7 @@ def train(
         name_suffix: what a default name ends in.
         quiet: whether to leave out progress on stderr. The announcement of a fallback is never left out.
         log_steps: a line on stderr every so many steps.
+        profile: whether to measure first where the time of a step goes; the run gets profile.json, and is the same.
         command: what manifest.json calls the command; defaults to the Python call.
 
     Raises:
@@ -113,11 +115,13 @@ def train(
         choose(wish.devices)
     config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
     placement = choose(wish.devices, wish.precision, wish.deterministic)
+    if profile and placement.strategy_name != "default":
+        raise ConfigError(f"--profile times one device without sharing. Received: devices.devices = {wish.devices}.")
     given = config.fallback_for is not None or "name" in tables.get("data", {})
     data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
     name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
     command = command or f"kerascls.train({config.recipe!r})"
-    return _Training(config, dataset, placement, out, name, command, quiet, log_steps).run_all()
+    return _Training(config, dataset, placement, out, name, command, quiet, log_steps, profile).run_all()
 
 
 class _Training(Fit):
@@ -133,6 +137,7 @@ class _Training(Fit):
         command: str,
         quiet: bool,
         log_steps: int,
+        profile: bool,
     ):
         self.begin = time.perf_counter()
         self.published = set(published.splits)
@@ -150,7 +155,7 @@ class _Training(Fit):
             self.random_backbone,
         )
         self.run = Run.create(out, name)
-        self.folder = self.run.path
+        self.folder, self.profile = self.run.path, profile
         fitted = self.manifest
         self.manifest = {
             "format": 1,
