@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kerascls.load import Classifier as Classifier
     from kerascls.load import Prediction as Prediction
     from kerascls.load import load as load
+    from kerascls.sweep import SweepResult as SweepResult
+    from kerascls.sweep import sweep as sweep
     from kerascls.train import TrainResult as TrainResult
     from kerascls.train import train as train
 
@@ -36,6 +38,8 @@ _HOME = {
     "load": "load",
     "Classifier": "load",
     "Prediction": "load",
+    "sweep": "sweep",
+    "SweepResult": "sweep",
     "export": "export",
     "Export": "export",
 }

@@ -43,7 +43,7 @@ class EpochState(keras.callbacks.Callback):
 class StopOnNaN(keras.callbacks.Callback):
     """Raises TrainingFailed at the first call into TensorFlow after which the loss is not finite."""
 
-    def __init__(self, manifest: dict[str, Any], run_path: Path, steps: int):
+    def __init__(self, manifest: dict[str, Any], run_path: Path | None, steps: int):
         super().__init__()
         self.manifest, self.run_path, self.steps = manifest, run_path, steps
 
@@ -59,7 +59,11 @@ class StopOnNaN(keras.callbacks.Callback):
     def check(self, loss: float, name: str, step: int) -> None:
         if not math.isfinite(loss):
             kept = self.manifest["kept_epoch"]
-            saved = f"Epoch {kept} is kept in {self.run_path}." if kept else "No epoch had ended, so none is kept."
+            saved = (
+                f"Epoch {kept} is kept in {self.run_path}."
+                if kept and self.run_path
+                else "No epoch had ended, so none is kept."
+            )
             raise TrainingFailed(
                 f"The {name} became {loss} in epoch {self.epoch}, by step {min(step, self.steps)} of {self.steps}. "
                 f"Usually the learning rate is too high: lower train.learning_rate tenfold. {saved}"
@@ -101,9 +105,12 @@ class SaveEpochs(keras.callbacks.Callback):
 
 
 class WriteHistory(keras.callbacks.Callback):
-    """history.csv, whole after every epoch. `seconds` holds training, validation and the saving of the epoch."""
+    """The rows of history.csv, and, where there is a path, the file, whole after every epoch.
 
-    def __init__(self, manifest: dict[str, Any], path: Path):
+    `seconds` holds training, validation and the saving of the epoch.
+    """
+
+    def __init__(self, manifest: dict[str, Any], path: Path | None):
         super().__init__()
         self.manifest, self.path = manifest, path
         self.rows: list[dict[str, Any]] = []
@@ -116,6 +123,8 @@ class WriteHistory(keras.callbacks.Callback):
         logs["seconds"] = round(time.perf_counter() - self.begin, 3)
         self.rows.append({**logs, "epoch": epoch + 1})
         self.manifest["seconds"]["epochs"].append(logs["seconds"])
+        if self.path is None:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, HISTORY_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

@@ -6,6 +6,7 @@ Results go to stdout, progress and warnings to stderr.
 import itertools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ data_dir_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help='End with one line {"run": ..., "test": ...}.')
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--log-steps", type=click.IntRange(1), default=None, metavar="N", help="A line every N steps as well.")
+@click.option("--profile", is_flag=True, help="Measure first where the time of a step goes: profile.json, and a table.")
 def train(
     recipe: str,
     sets: Sequence[str],
@@ -74,6 +76,7 @@ def train(
     as_json: bool,
     quiet: bool,
     log_steps: int | None,
+    profile: bool,
 ) -> None:
     """Train RECIPE, score its test split, and write a run folder.
 
@@ -110,6 +113,7 @@ def train(
         fallback=not no_fallback,
         quiet=quiet,
         log_steps=log_steps or 0,
+        profile=profile,
         command=_command_line(),
     )
     results = []
@@ -188,6 +192,80 @@ def _parse_seeds(text: str) -> list[int]:
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
         raise click.UsageError(f"--seeds takes different whole numbers, as in 0,1,2. Received: {text!r}")
     return seeds
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE,...", help="Try each value: train.epochs=3,10.")
+@click.option("--folds", type=click.IntRange(2), help="Validate on each of so many parts of the train split in turn.")
+@click.option("--seeds", metavar="N,N,...", help="Train every combination once a seed.")
+@click.option("--epochs", type=click.IntRange(1), help="Same as --set train.epochs=N.")
+@click.option("--data", metavar="DATA", help="Other data: a name, FOLDER, tfds:NAME, FILE.npz or ./my_data.py.")
+@data_dir_option
+@click.option("--devices", metavar="WHICH", help="As `kerascls train` takes it.")
+@click.option("--no-fallback", is_flag=True, help="Missing data is an error, never replaced by embedded data.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="The table of all trainings; must not exist.  [default: saved_models/sweep-RECIPE.csv]",
+)
+@click.option("--json", "as_json", is_flag=True, help="The combinations as one JSON list, best first.")
+@click.option("--quiet", is_flag=True, help="No line a training.")
+def sweep(
+    recipe: str,
+    sets: Sequence[str],
+    folds: int | None,
+    seeds: str | None,
+    epochs: int | None,
+    data: str | None,
+    data_dir: str | None,
+    devices: str | None,
+    no_fallback: bool,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train every combination of --set values of RECIPE and compare them on validation data.
+
+    The test split is not touched. With features.views in the recipe, all share the same features of the backbone. The
+    last line is the command that trains the best.
+
+    \b
+    kerascls sweep mnist_cnn --set train.learning_rate=0.01,0.03 --set train.batch_size=32,64
+    """
+    from kerascls.sweep import as_sets, parse_grid, table
+    from kerascls.sweep import sweep as run_sweep
+
+    def tell(trial: Any) -> None:
+        where = f", fold {trial.fold + 1}" if trial.fold is not None else ""
+        answer = trial.error or f"validation accuracy {trial.accuracy:.4f}, loss {trial.loss:.4f}"
+        click.echo(f"{as_sets(trial.settings)}{where}, seed {trial.seed}: {answer}", err=True)
+
+    result = run_sweep(
+        recipe,
+        parse_grid(sets),
+        folds=folds or 0,
+        seeds=_parse_seeds(seeds) if seeds is not None else None,
+        data=data,
+        epochs=epochs,
+        devices=devices,
+        data_dir=data_dir,
+        fallback=not no_fallback,
+        out=out,
+        tell=None if quiet else tell,
+    )
+    best = result.summary()
+    if as_json:
+        click.echo(json.dumps(best, ensure_ascii=False))
+    elif best:
+        click.echo(table(result))
+        click.echo(f"{result.path}  every training", err=True)
+        if best[0]["accuracy"]:
+            given = f" --data {shlex.quote(data)}" if data else ""
+            click.echo(f"kerascls train {recipe}{given} {as_sets(best[0]['settings'])}".rstrip())
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
 
 
 @cli.command()
@@ -530,7 +608,6 @@ def _announce(notice: str | None) -> None:
 
 def _command_line() -> str:
     """The command as typed, an absolute path cut to its last part: runs hold no path of this machine."""
-    import shlex
 
     def short(word: str) -> str:
         head, equals, tail = word.rpartition("=")

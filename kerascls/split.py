@@ -86,13 +86,7 @@ def with_all_splits(dataset: Dataset, validation: int | float | str, test: int |
 
 def _divide(name: str, split: Split, count: int, what: str) -> tuple[Split, Split]:
     """`split` without about `count` examples, and those: to the image, but that equal files stay together."""
-    if split.origin is None:
-        labels, groups = split.labels, np.arange(len(split))
-    else:  # one for each content, in the order of the contents
-        contents, firsts, groups = np.unique(
-            np.array(split.origin.contents, "S32"), return_index=True, return_inverse=True
-        )
-        labels = split.labels[firsts]
+    labels, groups = _by_content(split)
     if count >= len(split):
         raise DataError(
             f"{name}: {what} takes {count} of {len(split)} training images, which leaves none to train on. "
@@ -100,6 +94,25 @@ def _divide(name: str, split: Split, count: int, what: str) -> tuple[Split, Spli
         )
     held = np.isin(groups, hold_out(labels, round(count * len(labels) / len(split))))
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+
+
+def _by_content(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The label of each different content, and which of them each example has. Images in memory are all different."""
+    if split.origin is None:
+        return split.labels, np.arange(len(split))
+    # In the order of the contents, so that names have no say.
+    _, firsts, groups = np.unique(np.array(split.origin.contents, "S32"), return_index=True, return_inverse=True)
+    return split.labels[firsts], groups
+
+
+def folds_of(split: Split, folds: int, seed: int = SPLIT_SEED) -> np.ndarray:
+    """The fold of each example, int64 `(n,)` in [0, folds): each class dealt out evenly, equal files together."""
+    labels, groups = _by_content(split)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    by_class = np.concatenate([generator.permutation(np.flatnonzero(labels == cls)) for cls in np.unique(labels)])
+    fold = np.empty(len(labels), np.int64)
+    fold[by_class] = np.arange(len(labels)) % folds
+    return fold[groups]
 
 
 # Folders: `kerascls split`

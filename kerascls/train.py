@@ -1,9 +1,7 @@
 """Training: a recipe and its data in, a run folder out."""
 
 import dataclasses
-import math
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from kerascls import metrics
-from kerascls.config import Config, Train, load_config, size_problems
+from kerascls.config import Config, load_config
 from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.devices import Placement, choose, versions
-from kerascls.errors import ConfigError, DataError, OutputError, TrainingFailed, WeightsMissing
+from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.evaluate import draw
+from kerascls.fit import Fit
 from kerascls.load import Card, Classifier, load, save_keras, usual_border
-from kerascls.runs import Run, atomic, now, random_backbone_notice, write_csv, write_json, write_text
+from kerascls.runs import Run, atomic, now, write_csv, write_json, write_text
 from kerascls.split import with_all_splits
 
 SKIPPED_TOLD = 10  # files left out that are named on stderr; skipped.csv has them all
@@ -73,6 +72,7 @@ def train(
     name_suffix: str = "",
     quiet: bool = True,
     log_steps: int = 0,
+    profile: bool = False,
     command: str | None = None,
 ) -> TrainResult:
     """Trains a recipe, scores the test split once at the end, and writes a run folder.
@@ -90,6 +90,7 @@ def train(
         name_suffix: what a default name ends in.
         quiet: whether to leave out progress on stderr. The announcement of a fallback is never left out.
         log_steps: a line on stderr every so many steps.
+        profile: whether to measure first where the time of a step goes; the run gets profile.json, and is the same.
         command: what manifest.json calls the command; defaults to the Python call.
 
     Raises:
@@ -114,14 +115,16 @@ def train(
         choose(wish.devices)
     config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
     placement = choose(wish.devices, wish.precision, wish.deterministic)
+    if profile and placement.strategy_name != "default":
+        raise ConfigError(f"--profile times one device without sharing. Received: devices.devices = {wish.devices}.")
     given = config.fallback_for is not None or "name" in tables.get("data", {})
     data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
     name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
     command = command or f"kerascls.train({config.recipe!r})"
-    return _Training(config, dataset, placement, out, name, command, quiet, log_steps).run_all()
+    return _Training(config, dataset, placement, out, name, command, quiet, log_steps, profile).run_all()
 
 
-class _Training:
+class _Training(Fit):
     """One training, from data to scored run."""
 
     def __init__(
@@ -134,38 +137,13 @@ class _Training:
         command: str,
         quiet: bool,
         log_steps: int,
+        profile: bool,
     ):
-        import keras
-
-        from kerascls.features import split_model
-        from kerascls.models import build_model, first_tuned
-
-        self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
         self.begin = time.perf_counter()
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(config.train.seed)
-        self.dataset = with_all_splits(published, config.data.validation, config.data.test)
-        problems = size_problems(config.data.canvas, config.augment.policy, published.image_shape)
-        if problems:
-            raise ConfigError(problems[0])
-        self.splits, self.published = self.dataset.splits, set(published.splits)
-        self.num_classes = len(published.class_names)
-        try:
-            # What is saved and scored is always this float32 model, made outside any strategy; a copy may train for it.
-            self.reference = build_model(
-                config.model.name, published.image_shape, self.num_classes, **config.model.options
-            )
-        except WeightsMissing as error:
-            scratch = f"`kerascls train folder_scratch --data {config.data.name}`"
-            raise WeightsMissing(f"{error} Without pretrained weights: {scratch}.") from None
-        self.random_backbone = config.model.options.get("weights") == "none"
-        if self.random_backbone:
-            print(random_backbone_notice(), file=sys.stderr, flush=True)
-        if config.finetune.epochs:
-            first_tuned(self.reference, config.finetune.unfreeze)  # raises before anything is written
-        self.body, head = split_model(self.reference) if config.features.views else (None, self.reference)
-        self.extractor: Any = None
-        self.train_part(head)
+        self.published = set(published.splits)
+        super().__init__(
+            config, with_all_splits(published, config.data.validation, config.data.test), placement, quiet, log_steps
+        )
         self.card = Card(
             published.class_names,
             published.image_shape,
@@ -177,7 +155,9 @@ class _Training:
             self.random_backbone,
         )
         self.run = Run.create(out, name)
-        self.manifest: dict[str, Any] = {
+        self.folder, self.profile = self.run.path, profile
+        fitted = self.manifest
+        self.manifest = {
             "format": 1,
             "status": "running",
             "command": command,
@@ -186,9 +166,7 @@ class _Training:
             "versions": versions(),
             "device": placement.describe(),
             "started": now(),
-            "seconds": {"total": None, "fit": None, "epochs": []},
-            "best_epoch": None,
-            "kept_epoch": None,
+            **{key: fitted[key] for key in ("seconds", "best_epoch", "kept_epoch")},
             "data": {
                 "name": published.name,
                 "source": published.source,
@@ -197,22 +175,8 @@ class _Training:
                 "border": self.card.border,
                 "examples": {split: len(examples) for split, examples in self.splits.items()},
             },
-            "parameters": {
-                "total": self.reference.count_params(),
-                "trainable": trainable_count(self.reference),
-                **({"random_backbone": True} if self.random_backbone else {}),
-            },
+            "parameters": fitted["parameters"],
         }
-
-    def train_part(self, part: Any) -> None:
-        """Makes `part`, the reference or its head, what is trained: itself, or a copy that computes otherwise."""
-        from kerascls.models import copy_for_training
-
-        place = self.placement
-        self.part = self.classifier = part
-        if place.strategy_name != "default" or place.precision != "float32":
-            with place.strategy.scope():
-                self.classifier = copy_for_training(part, place.precision, place.replicas > 1)
 
     def run_all(self) -> TrainResult:
         """Trains, scores, and leaves the manifest saying how it ended, whatever happens."""
@@ -297,203 +261,13 @@ class _Training:
                 for file, label in zip(split.origin.names, split.labels, strict=True):
                     yield name, self.dataset.class_names[label], file
 
-    def fit(self) -> str:
-        """The epochs of [train], then those of [finetune]. Returns "complete", or "interrupted" after Ctrl-C."""
-        import tensorflow as tf
-
-        from kerascls.models import unfreeze_backbone
-
-        train, finetune = self.config.train, self.config.finetune
-        begin = time.perf_counter()
-        callbacks: list[Any] = []
-        self.examples: Split = self.splits["train"]
-        try:
-            phase = self.features() if self.body else self.images()
-            callbacks += self.callbacks(phase.batches)
-            done = self.fit_phase(train, phase, callbacks, 0)
-            if finetune.epochs:
-                if self.body:
-                    self.sync()
-                    self.train_part(self.reference)
-                    phase = self.images(phase.batches.epoch)
-                for model in {self.classifier, self.reference}:
-                    unfreeze_backbone(model, finetune.unfreeze)
-                self.manifest["parameters"]["finetuned"] = trainable_count(self.classifier)
-                changes = {field.name: getattr(finetune, field.name) for field in dataclasses.fields(finetune)}
-                changes.pop("unfreeze")
-                self.fit_phase(dataclasses.replace(train, **changes), phase, callbacks, done)
-            return "complete"
-        except KeyboardInterrupt:
-            return "interrupted"
-        except (MemoryError, tf.errors.ResourceExhaustedError):
-            half = train.batch_size // 2
-            advice = f"Try --batch-size {half}" if half else "Lower data.image_shape or choose a smaller model"
-            raise TrainingFailed(f"Out of memory at {train.batch_size} images a step. {advice}.") from None
-        except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError, tf.errors.PermissionDeniedError) as error:
-            if all(isinstance(split.images, np.ndarray) for split in (self.examples, *self.splits.values())):
-                raise
-            reason = re.search(r"([^\n]+)\n\s*\[\[\{\{", str(error))  # stands above TensorFlow's list of nodes
-            what = f": {reason[1].strip()[-300:]}" if reason else ""
-            raise DataError(f"An image that could be read before training cannot be now{what}") from None
-        finally:
-            self.manifest["seconds"]["fit"] = round(time.perf_counter() - begin, 3)
-            for callback in callbacks:
-                getattr(callback, "close", lambda: None)()  # leaves the terminal's line as it should be
-
-    def images(self, epoch: Any = None) -> "TrainingData":
-        """The splits' images, to train on; `epoch` is the variable that counts epochs, where there is one already."""
-        from kerascls.pipeline import on_canvas
-
-        data = self.config.data
-        self.examples = on_canvas(self.splits["train"], tuple(data.canvas), data.cache_mb)
-        return self.training_data(self.examples, self.splits.get("validation"), epoch=epoch)
-
-    def features(self) -> "TrainingData":
-        """Features of the frozen backbone, to train the head on."""
-        from kerascls.features import Extractor
-
-        config, name = self.config, self.dataset.name
-        self.extractor = Extractor(
-            self.body,
-            self.features_precision(),
-            config.augment.policy,
-            config.train.seed,
-            tuple(config.data.canvas),
-            config.data.cache_mb,
-            progress=not self.quiet,
-        )
-        with self.placement.device():
-            examples = self.extractor.features(self.splits["train"], f"{name} train", config.features.views)
-            held_out = self.splits.get("validation")
-            if held_out is not None:
-                held_out = self.extractor.features(held_out, f"{name} validation")
-        self.manifest["features"] = {"views": config.features.views, **self.extractor.report()}
-        if not self.quiet:
-            print(self.extractor.told(), file=sys.stderr, flush=True)
-        return self.training_data(examples, held_out, config.features.views)
-
-    def features_precision(self) -> str:
-        """bf16 where the recipe asks for it and the device computes in it, else float32."""
-        return self.config.features.precision if self.placement.native_bfloat16() else "float32"
-
-    def training_data(
-        self, examples: Split, held_out: Split | None, views: int = 1, epoch: Any = None
-    ) -> "TrainingData":
-        from kerascls.pipeline import TrainingBatches, scoring_batches
-
-        train, replicas = self.config.train, self.placement.replicas
-        plain_from = round(self.config.augment.until * self.epochs)
-        batches = TrainingBatches(
-            examples,
-            self.num_classes,
-            train.batch_size,
-            train.seed,
-            train.drop_remainder,
-            replicas,
-            views=views,
-            plain_from=plain_from,
-            epoch=epoch,
-        )
-        validation = None if held_out is None else scoring_batches(held_out, self.num_classes, replicas=replicas)
-        return TrainingData(batches, validation)
-
-    def fit_phase(self, train: Train, data: "TrainingData", callbacks: list[Any], done: int) -> int:
-        """compile and fit for `train.epochs` more than the `done` ones. Returns how many are done then."""
-        import keras
-
-        from kerascls.augment import AugmentedModel
-        from kerascls.pipeline import balanced_class_weight
-
-        augment = self.config.augment
-        steps, policy = data.batches.steps, augment.policy if self.part is self.reference else []
-        policy_steps = round(augment.until * self.epochs) * steps if augment.until < 1 else None
-        balanced = train.class_weight == "balanced"
-        with self.placement.strategy.scope():
-            model = AugmentedModel(self.classifier, policy, train.seed, policy_steps, done * steps)
-            optimizer = make_optimizer(train, steps)
-            if self.placement.precision == "float16":
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-            model.compile(
-                optimizer=optimizer,
-                metrics=["accuracy"],
-                loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
-                steps_per_execution=self.steps_per_execution(steps),
-                jit_compile=self.compiles_with_xla(),
-            )
-        history = model.fit(
-            data.batches.dataset,
-            initial_epoch=done,
-            epochs=done + train.epochs,
-            shuffle=False,
-            verbose=0,
-            validation_data=data.validation,
-            class_weight=balanced_class_weight(self.splits["train"].labels, self.num_classes) if balanced else None,
-            callbacks=callbacks,
-        )
-        return done + len(history.epoch)
-
-    @property
-    def epochs(self) -> int:
-        """Of all phases."""
-        return self.config.train.epochs + self.config.finetune.epochs
-
-    def steps_per_execution(self, steps: int) -> int:
-        """Under a strategy 1: Keras 3.15 fails with more."""
-        if self.placement.strategy_name != "default":
-            return 1
-        train = self.config.train
-        return min(train.steps_per_execution, steps) or steps_per_execution(
-            steps, train.batch_size, self.part.input_shape[1:]
-        )
-
-    def compiles_with_xla(self) -> bool:
-        """Where the recipe asks for it and it can be; the warps of a policy have no XLA kernels (not run on a GPU)."""
-        place = self.placement
-        possible = place.kind == "gpu" and place.strategy_name == "default" and not place.deterministic
-        return self.config.devices.xla and possible and not self.config.augment.policy
-
-    def callbacks(self, batches: Any) -> list[Any]:
-        """In the order in which they must run at an epoch's end: what is kept is decided before it is told."""
-        import keras
-
-        from kerascls.callbacks import EpochState, KeepEpoch, Progress, SaveEpochs, StopOnNaN, WriteHistory
-
-        train, path, manifest = self.config.train, self.run.path, self.manifest
-        self.history = WriteHistory(manifest, path / "history.csv")
-        callbacks: list[Any] = [
-            EpochState(batches.epoch, train.seed),
-            StopOnNaN(manifest, path, batches.steps),
-            KeepEpoch(manifest, train.keep, lambda: self.save(self.run.model_path)),
-            self.history,
-        ]
-        if train.save_epochs:
-            callbacks.append(SaveEpochs(path / "epochs", self.save))
-        if train.early_stopping_patience:
-            callbacks.append(
-                keras.callbacks.EarlyStopping("val_loss", mode="min", patience=train.early_stopping_patience)
-            )
-        if not self.quiet or self.log_steps:
-            callbacks.append(
-                Progress(
-                    self.epochs,
-                    batches.steps,
-                    train.batch_size,
-                    len(self.splits["train"]),
-                    self.log_steps,
-                    bar=sys.stderr is not None and sys.stderr.isatty() and not self.quiet,
-                )
-            )
-        return callbacks
+    def keep(self) -> None:
+        self.save(self.run.model_path)
 
     def save(self, path: Path) -> None:
         """Writes the whole model as it is now, in float32 whatever has trained it."""
         self.sync()
         save_keras(self.reference, self.card, path)
-
-    def sync(self) -> None:
-        """Brings what the copy has learnt back to the reference's own layers."""
-        if self.part is not self.classifier:
-            self.part.set_weights(self.classifier.get_weights())
 
     def score(self) -> dict[str, dict[str, Any]]:
         """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures; the scores."""
@@ -545,18 +319,6 @@ class _Training:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """What a phase trains on: `pipeline.TrainingBatches`, and a tf.data.Dataset of the validation split or None."""
-
-    batches: Any
-    validation: Any
-
-
-def trainable_count(model: Any) -> int:
-    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
-
-
 def portable(config: Config) -> Config:
     """The recipe without absolute paths: a file or folder named by one keeps its last part alone."""
 
@@ -595,65 +357,3 @@ def write_samples(folder: Path, split: Split, classifier: Classifier, most: int)
                 "batch_size": SAMPLE_BATCH_SIZE,
             },
         )
-
-
-# The schedule
-
-
-def steps_per_execution(steps: int, batch_size: int, input_shape: tuple[int, ...]) -> int:
-    """Steps between two returns to Python: 32 for small batches, fewer as a step gets longer, at most an epoch.
-
-    32 takes a 28x28 network's epoch from 5.5 s to 3.4 s (2 cores, batch 32) and more gains nothing. Above 4 million
-    numbers a call the overhead is lost in the step, and progress and Ctrl-C want answers.
-    """
-    return max(1, min(32, steps, 4_000_000 // (batch_size * math.prod(input_shape))))
-
-
-def make_optimizer(train: Train, steps: int) -> Any:
-    """The recipe's Keras optimiser with its schedule, of `steps` steps an epoch."""
-    import keras
-
-    options: dict[str, Any] = {"weight_decay": train.weight_decay or None}
-    if train.optimizer in ("adam", "adamw", "nadam"):
-        options |= {"beta_2": train.beta_2, "epsilon": train.epsilon}
-    if train.optimizer == "rmsprop":
-        options |= {"momentum": train.momentum, "epsilon": train.epsilon}
-    if train.optimizer == "sgd":
-        options |= {"momentum": train.momentum}
-    if train.optimizer == "adamw":
-        options["weight_decay"] = train.weight_decay
-    if train.schedule == "constant" and not train.warmup_epochs:
-        rate: Any = train.learning_rate
-    else:
-        rate = _schedule(train.schedule, train.learning_rate, round(train.warmup_epochs * steps), train.epochs * steps)
-    classes = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "sgd": keras.optimizers.SGD,
-        "rmsprop": keras.optimizers.RMSprop,
-        "nadam": keras.optimizers.Nadam,
-        "lion": keras.optimizers.Lion,
-    }
-    return classes[train.optimizer](rate, **options)
-
-
-def _schedule(kind: str, peak: float, warmup_steps: int, total_steps: int) -> Any:
-    import keras
-    from keras import ops
-
-    class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-        """peak * (step + 1) / warmup_steps, then constant or down to 0 at `total_steps` by a half cosine or a line."""
-
-        def __call__(self, step: Any) -> Any:
-            step = ops.cast(step, "float32")
-            climbed = (step + 1) / max(warmup_steps, 1)
-            done = ops.clip((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
-            after = {"constant": ops.ones_like(done), "cosine": (1 + ops.cos(math.pi * done)) / 2, "linear": 1 - done}[
-                kind
-            ]
-            return peak * ops.where(step < warmup_steps, climbed, after)
-
-        def get_config(self) -> dict[str, Any]:
-            return {"kind": kind, "peak": peak, "warmup_steps": warmup_steps, "total_steps": total_steps}
-
-    return Schedule()

@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["metrics", "split", "pipeline", "datasets", "show"])
+@pytest.mark.parametrize("module", ["metrics", "split", "pipeline", "datasets", "show", "timing"])
 def test_docstring_examples_hold(module):
     result = doctest.testmod(importlib.import_module(f"kerascls.{module}"), extraglobs={"np": __import__("numpy")})
     assert result.attempted and not result.failed

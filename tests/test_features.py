@@ -327,18 +327,15 @@ def test_a_full_disk_is_one_line_and_what_was_there_goes_on(tiny, monkeypatch, c
             self.file.close()
 
     original = Path.open
-    monkeypatch.setattr(
-        Path,
-        "open",
-        lambda self, *how, **more: (
-            Full(original(self, *how, **more)) if self.name == "features.part" else original(self, *how, **more)
-        ),
-    )
-    line = one_line_error("train", tiny, "--set", "features.views=1", "--out", "run", "--quiet", capsys=capsys)
+
+    def opened(self, *how, **more):
+        return (Full if self.name == "features.part" else lambda file: file)(original(self, *how, **more))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        line = one_line_error("train", tiny, "--set", "features.views=1", "--out", "run", "--quiet", capsys=capsys)
     assert "No space left on device. Set KERASCLS_CACHE to a folder with room" in line
     assert not list(Path("cache").rglob("features.npy"))
-    monkeypatch.undo()
-    monkeypatch.setenv("KERASCLS_CACHE", "cache")
     assert kerascls.train(tiny, out="again", overrides={"features": {"views": 1}}).status == "complete"
 
 

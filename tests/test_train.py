@@ -19,8 +19,8 @@ from kerascls.catalog import recipe_names
 from kerascls.config import Train, load_config
 from kerascls.datasets import dataset_module
 from kerascls.errors import OutputError, TrainingFailed
+from kerascls.fit import make_optimizer, steps_per_execution
 from kerascls.runs import Run
-from kerascls.train import make_optimizer, steps_per_execution
 
 FAST = {
     "train": {"optimizer": "adam", "learning_rate": 0.01, "warmup_epochs": 0, "batch_size": 4, "schedule": "constant"}

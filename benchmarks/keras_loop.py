@@ -1,0 +1,127 @@
+"""The articles' trainings as one writes them in Keras: arrays or ImageDataGenerator, compile, fit.
+
+`python -m benchmarks.keras_loop NAME DATA` prints a JSON object: `seconds` of the epochs, without validation, their
+`steps` and `images`, `fit_seconds` (all of `fit`), `accuracy` on the test images at the end, and `parameters`. With
+`--block STEPS` it trains that many steps twice, and `seconds` is the second time; `steps_of_all` and `images_of_all`
+are the article's.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from keras import layers  # noqa: E402
+
+from benchmarks.plan import TRAININGS  # noqa: E402
+from benchmarks.trainings import loop_arguments  # noqa: E402
+from kerascls.config import Train, load_config  # noqa: E402
+
+
+def network(name: str) -> keras.Model:
+    """The article's network; all but ResNet50 take pixels that are scaled already."""
+    if name == "mnist":
+        return keras.Sequential(
+            [
+                layers.Input((28, 28, 1)),
+                layers.Conv2D(4, 3, activation="relu"),
+                layers.MaxPooling2D(2),
+                layers.Conv2D(4, 3, activation="relu"),
+                layers.MaxPooling2D(2),
+                layers.Flatten(),
+                layers.Dense(10, activation="softmax"),
+            ]
+        )
+    if name == "avp":
+        base = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(224, 224, 3))
+        base.trainable = False
+        x = layers.GlobalAveragePooling2D()(base.output)
+        x = layers.Dense(128, activation="relu")(x)
+        return keras.Model(base.input, layers.Dense(2, activation="softmax")(x))
+    filters, kernel = {"cifar_cnn": ((6, 16), 3), "cifar_lenet": ((6, 16), 5), "cifar_cnn_bn": ((16, 32), 5)}[name]
+    stack = [layers.Input((32, 32, 3))]
+    for channels in filters:
+        stack += [layers.Conv2D(channels, kernel, activation="relu"), layers.MaxPooling2D(2)]
+        if name == "cifar_cnn_bn":
+            stack.append(layers.BatchNormalization(momentum=0.9, epsilon=1e-5))
+    dense = [layers.Dense(120, activation="relu"), layers.Dense(84, activation="relu")]
+    return keras.Sequential([*stack, layers.Flatten(), *dense, layers.Dense(10, activation="softmax")])
+
+
+def optimizer(train: Train) -> keras.optimizers.Optimizer:
+    if train.optimizer == "sgd":
+        return keras.optimizers.SGD(train.learning_rate, momentum=train.momentum)
+    return keras.optimizers.Adam(train.learning_rate, epsilon=train.epsilon)
+
+
+def arrays(name: str, data: Path):
+    """`x_train`, `y_train`, `x_test`, `y_test`: float32 scaled as the article does, and one-hot labels."""
+    loaded = np.load(data)
+    low = 0.0 if name in ("mnist", "cifar_cnn") else -1.0
+    for split in ("train", "test"):
+        yield loaded[f"x_{split}"].astype("float32") * ((1 - low) / 255) + low
+        yield keras.utils.to_categorical(loaded[f"y_{split}"], 10)
+
+
+def folders(data: Path, batch_size: int):
+    """Training images augmented as the article's, and its validation images, read anew every epoch."""
+    from keras._tf_keras.keras.preprocessing.image import ImageDataGenerator  # where Keras 3 keeps it
+
+    preprocess = keras.applications.resnet50.preprocess_input
+    augmented = ImageDataGenerator(
+        shear_range=10, zoom_range=0.2, horizontal_flip=True, preprocessing_function=preprocess
+    )
+    size = {"target_size": (224, 224), "class_mode": "categorical", "batch_size": batch_size}
+    yield augmented.flow_from_directory(data / "train", **size)
+    yield ImageDataGenerator(preprocessing_function=preprocess).flow_from_directory(
+        data / "validation", shuffle=False, **size
+    )
+
+
+class EpochSeconds(keras.callbacks.Callback):
+    """Wall time of each epoch's steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begin = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.perf_counter() - self.begin)
+
+
+def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None) -> dict:
+    train = load_config(TRAININGS[name].article).train
+    epochs = epochs or train.epochs
+    keras.utils.set_random_seed(seed)
+    model, clock = network(name), EpochSeconds()
+    model.compile(optimizer(train), "categorical_crossentropy", metrics=["accuracy"])
+    options = {"verbose": 0, "callbacks": [clock]}
+    if name == "avp":
+        examples, test = folders(data, train.batch_size)
+        images, steps, fit = examples.samples, len(examples), {"x": examples}
+    else:
+        x, y, *test = arrays(name, data)
+        images, steps = len(x), -(-len(x) // train.batch_size)
+        fit = {"x": x, "y": y, "batch_size": train.batch_size}
+        if block:
+            block = min(block, len(x) // train.batch_size)
+            fit |= {"x": x[: block * train.batch_size], "y": y[: block * train.batch_size]}
+    begin = time.perf_counter()
+    model.fit(**fit, epochs=2 if block else epochs, **options)
+    found = {"fit_seconds": time.perf_counter() - begin, "parameters": model.count_params(), "accuracy": None}
+    if block:
+        more = {"steps_of_all": steps * epochs, "images_of_all": images * epochs}
+        return {**found, "seconds": clock.seconds[1], "steps": block, **more}
+    found["accuracy"] = float(model.evaluate(*(test if isinstance(test, list) else [test]), verbose=0)[1])
+    return {**found, "seconds": sum(clock.seconds), "steps": steps * epochs, "images": images * epochs}
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(**loop_arguments())))

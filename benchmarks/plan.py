@@ -1,0 +1,109 @@
+"""What is compared. A new recipe of ours is named here, and nowhere else."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from kerascls.catalog import is_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """An article's training against ours.
+
+    Attributes:
+        article: the recipe that has the article's hyperparameters, which both plain loops read.
+        ours: recipes of ours, the first that exists is trained.
+        data: the data set's name; "" for a folder of images that the user names.
+        stand_in: embedded data of the same shape, for `--tiny`.
+        accuracy: what the article reports, which counts as reached from there on; None where nothing can reach it.
+        ratio_of: "seconds", those of training alone, or "process_seconds" where ours computes before its first epoch.
+        settings: `--set` of ours.
+    """
+
+    title: str
+    article: str
+    ours: tuple[str, ...]
+    data: str
+    stand_in: str = ""
+    accuracy: float | None = None
+    ratio_of: str = "seconds"
+    settings: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> str:
+        return next(recipe for recipe in self.ours if is_recipe(recipe))
+
+
+TRAININGS = {
+    "mnist": Training(
+        "MNIST, 1,198 parameters",
+        "articles/mnist_tensorflow",
+        ("mnist_cnn_fast", "mnist_cnn"),
+        "mnist",
+        "digits",
+        0.9748,
+    ),
+    "cifar_cnn": Training(
+        "CIFAR-10, 3x3 convolutions, 81,302 parameters",
+        "articles/cifar_cnn",
+        ("cifar_cnn_fast", "cifar_cnn"),
+        "cifar10",
+        "shapes",
+        0.57,
+    ),
+    "cifar_lenet": Training(
+        "CIFAR-10, LeNet, 62,006 parameters",
+        "articles/cifar_lenet",
+        ("cifar_lenet_fast", "cifar_lenet"),
+        "cifar10",
+        "shapes",
+        0.60,
+    ),
+    "cifar_cnn_bn": Training(
+        "CIFAR-10, batch normalisation, 121,374 parameters",
+        "articles/cifar_cnn_bn",
+        ("cifar_cnn_bn_fast", "cifar_cnn_bn"),
+        "cifar10",
+        "shapes",
+        0.67,
+    ),
+    "avp": Training(
+        "Alien vs. predator, frozen ResNet50 with random weights",
+        "articles/avp_resnet50",
+        ("articles/avp_resnet50",),
+        "",
+        ratio_of="process_seconds",
+        settings=("model.weights=none", "features.views=4", "features.precision=bf16"),
+    ),
+}
+SIDES = {"keras": "the article's loop in Keras", "torch": "the article's loop in PyTorch"}
+
+# The recipe whose network `epochs` trains, for one epoch after another.
+EPOCH_ARTICLE = "articles/mnist_tensorflow"
+EPOCH_TARGET = 1.08  # times the hand-written loop that an epoch of compile and fit may take
+# The released model that `files` asks.
+RELEASED = "saved_models/released/mnist_cnn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to run.
+
+    Attributes:
+        folder: a temporary folder for runs and prepared data.
+        end: `time.monotonic()` at which everything must have stopped.
+        full: baselines are run whole, however long they take.
+        tiny: embedded data and one epoch, to see that everything runs; its numbers mean nothing.
+    """
+
+    folder: Path
+    end: float
+    data_dir: str | None = None
+    avp: Path | None = None
+    full: bool = False
+    tiny: bool = False
+
+    @property
+    def seconds_left(self) -> float:
+        return self.end - time.monotonic()

@@ -1,0 +1,302 @@
+"""The benchmarks: their arithmetic, the networks that they compare, and the README's table."""
+
+import doctest
+import importlib.util
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import REPOSITORY
+
+from benchmarks import __main__ as runner
+from benchmarks import measure, plan, table, trainings
+from benchmarks.measure import NotRun, extrapolated, run_child, summary
+
+PARAMETERS = {"mnist": 1198, "cifar_cnn": 81302, "cifar_lenet": 62006, "cifar_cnn_bn": 121374, "avp": 23850242}
+
+
+@pytest.mark.parametrize("module", [measure, table])
+def test_the_examples_in_docstrings_hold(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
+
+
+def turn(ours, plain, **more):
+    return {"ours": {"seconds": ours, "process_seconds": ours + 5, "images": 100}, "plain": {"seconds": plain, **more}}
+
+
+def test_a_summary_has_medians_and_the_ratio_of_medians_with_the_spread_of_single_turns():
+    turns = [turn(1.0, 3.0, accuracy=0.7), turn(2.0, 2.0, accuracy=0.9), turn(4.0, 10.0)]
+    found = summary(turns, "seconds")
+    assert found["ours"] == {
+        "seconds": 2.0,
+        "process_seconds": 7.0,
+        "peak_mb": None,
+        "accuracy": None,
+        "images_per_second": 50.0,
+        "turns": 3,
+        "extrapolated": False,
+    }
+    assert found["plain"]["ratio"] == {"of_medians": 1.5, "low": 1.0, "high": 3.0}
+    assert found["plain"]["accuracy"] == pytest.approx(0.8)  # of the two turns that measured it
+
+
+def test_a_side_that_failed_in_a_turn_is_summed_up_by_the_others():
+    failed = {"ours": {"seconds": 100.0}, "plain": {"not_run": "no reason"}}
+    assert (
+        summary([turn(2.0, 3.0), failed], "seconds")["plain"] | {"turns": 1}
+        == summary([turn(2.0, 3.0)], "seconds")["plain"]
+    )
+    assert summary([failed], "seconds")["plain"] == {"not_run": "no reason"}
+
+
+def test_the_ratio_may_be_of_the_whole_process():
+    turns = [{"ours": {"process_seconds": 4.0}, "plain": {"seconds": 1.0, "process_seconds": 6.0}}]
+    assert summary(turns, "process_seconds")["plain"]["ratio"]["of_medians"] == 1.5
+
+
+def test_extrapolation_multiplies_the_blocks_steps_and_keeps_the_processs_start():
+    block = {"seconds": 6.0, "steps": 2000, "fit_seconds": 13.0, "process_seconds": 20.0, "peak_mb": 500.0}
+    whole = extrapolated(block, 500_000, 5_000_000)
+    assert whole["seconds"] == 1500.0
+    assert whole["process_seconds"] == 20 - 13 + 1500
+    assert (whole["steps"], whole["block_steps"], whole["images"], whole["extrapolated"]) == (
+        500_000,
+        2000,
+        5_000_000,
+        True,
+    )
+
+
+def test_a_childs_time_and_memory_are_measured(tmp_path):
+    stdout, cost = run_child(["-c", "b = b'x' * 200_000_000; print(len(b))"], tmp_path, 60)
+    assert stdout == "200000000\n"
+    assert 200 < cost["peak_mb"] < 2000
+    assert 0 < cost["process_seconds"] < 60
+
+
+def test_a_child_that_fails_or_takes_too_long_is_a_reason(tmp_path):
+    with pytest.raises(NotRun, match="^no data in tfds here$"):  # a results file names no folder of a machine
+        run_child(["-c", "import sys; sys.exit('a line before\\nError: no data in /home/me/tfds here')"], tmp_path, 60)
+    begin = time.monotonic()
+    with pytest.raises(NotRun, match="^stopped after 1 s"):
+        run_child(["-c", "import time; time.sleep(60)"], tmp_path, 1)
+    assert time.monotonic() - begin < 30
+
+
+def test_ours_is_read_from_its_run_folder(digits_run):
+    found = trainings.read_run(digits_run)
+    manifest = json.loads((digits_run / "manifest.json").read_text())
+    assert found["seconds"] == pytest.approx(sum(manifest["seconds"]["epochs"]))
+    assert found["images"] == 5 * 1250
+    scores = json.loads((digits_run / "metrics.json").read_text())["splits"]["test"]
+    assert found["accuracy"] == scores["accuracy"]
+
+
+def test_the_first_recipe_that_exists_is_ours():
+    training = plan.Training("", "", ("not_written_yet", "mnist_cnn", "cifar_cnn"), "mnist")
+    assert training.recipe == "mnist_cnn"
+    assert all(training.recipe for training in plan.TRAININGS.values())
+
+
+# The networks
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_keras_loops_networks_are_the_articles(name):
+    from benchmarks.keras_loop import network
+
+    model = network(name)
+    assert model.count_params() == PARAMETERS[name]
+    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    assert trainable == {"cifar_cnn_bn": 121278, "avp": 262530}.get(name, PARAMETERS[name])
+
+
+@pytest.fixture
+def torch_loop():
+    pytest.importorskip("torch", reason="needs PyTorch: pip install '.[bench]'")
+    return importlib.import_module("benchmarks.torch_loop")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_torch_loops_networks_are_the_articles(name, torch_loop):
+    import torch
+
+    model = torch_loop.network(name)
+    # PyTorch counts no moving statistics, and its ResNet50 has no biases of convolutions, which batch normalisation
+    # would take off again: 23,508,032 without its top.
+    count = {"cifar_cnn_bn": 121278, "avp": 23508032 + 262530}.get(name, PARAMETERS[name])
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert trainable == (262530 if name == "avp" else count)
+    shape = {"mnist": (1, 28, 28), "avp": (3, 64, 64)}.get(name, (3, 32, 32))
+    assert model.eval()(torch.zeros(2, *shape)).shape == (2, 2 if name == "avp" else 10)
+
+
+@pytest.fixture
+def avp_folder(tmp_path):
+    from PIL import Image
+
+    for split in ("train", "validation"):
+        for i, name in enumerate(("alien", "predator")):
+            (tmp_path / "avp" / split / name).mkdir(parents=True)
+            for k in range(2):
+                Image.new("RGB", (60, 40), (200 * i, 30 * k, 99)).save(tmp_path / "avp" / split / name / f"{k}.png")
+    return tmp_path / "avp"
+
+
+@pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # how ImageDataGenerator imports SciPy
+def test_the_keras_loop_reads_and_augments_a_folder(avp_folder):
+    from benchmarks.keras_loop import folders
+
+    training, validation = folders(avp_folder, 3)
+    images, labels = next(validation)
+    assert images.shape == (3, 224, 224, 3) and labels.tolist() == [[1, 0], [1, 0], [0, 1]]
+    # BGR, ImageNet's mean taken off: a flat image stays flat.
+    assert np.allclose(images[2, 5, 5], [99 - 103.939, 0 - 116.779, 200 - 123.68], atol=1e-3)
+    assert next(training)[0].shape == (3, 224, 224, 3)
+
+
+def test_the_torch_loop_reads_and_augments_a_folder(avp_folder, torch_loop):
+    training = torch_loop.Folder(avp_folder / "train", augment=True)
+    image, label = training[3]
+    assert (len(training), tuple(image.shape), label) == (4, (3, 224, 224), 1)
+    centre = (image[:, 112, 112] * training.std[:, 0, 0] + training.mean[:, 0, 0]) * 255
+    assert np.allclose(centre, [200, 30, 99], atol=0.01)
+
+
+def digits():
+    from kerascls.datasets import load_dataset
+
+    return load_dataset("digits").splits["train"]
+
+
+@pytest.mark.parametrize("way", ["our_epoch", "usual_epoch", "by_hand"])
+def test_every_way_to_make_an_epoch_learns(way):
+    from benchmarks import epochs
+
+    train = digits()
+    epoch = getattr(epochs, way)(train.images, train.labels)
+    told = [epoch(number) for number in range(8)]
+    assert all(seconds > 0 for seconds, _ in told)
+    losses = [loss for _, loss in told]
+    assert 2 < losses[0] < 2.4 and losses[7] < 1, losses
+
+
+# The runner
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(runner.main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_what_cannot_be_run_is_kept_with_its_reason_and_costs_no_other_entry(tmp_path):
+    results = tmp_path / "results.json"
+    runner.write_entry(results, "while_loop", {"title": "kept", "not_run": "before"})
+    done = invoke("avp", "--tiny", "--results", results)
+    assert done.exit_code == 0
+    entries = json.loads(results.read_text())["entries"]
+    assert list(entries) == ["avp", "while_loop"]  # in the order of the benchmarks
+    assert entries["while_loop"] == {"title": "kept", "not_run": "before"}
+    assert "`--avp DIR`" in entries["avp"]["not_run"]
+    assert f"- {entries['avp']['title']}: {entries['avp']['not_run']}" in done.stdout
+    assert entries["avp"]["machine"]["cores"] >= 1 and entries["avp"]["versions"]["keras"]
+
+
+def test_missing_data_is_a_reason(tmp_path):
+    results = tmp_path / "results.json"
+    (tmp_path / "empty").mkdir()
+    invoke("mnist", "--data-dir", tmp_path / "empty", "--results", results)
+    assert "mnist" in json.loads(results.read_text())["entries"]["mnist"]["not_run"].lower()
+
+
+def test_tiny_never_writes_the_real_results():
+    done = invoke("avp", "--tiny")
+    assert done.exit_code == 2 and "--results" in done.stderr
+
+
+def test_turns_alternate_and_stop_when_the_time_is_up(tmp_path, monkeypatch):
+    told = []
+
+    class Fake:
+        @staticmethod
+        def describe(name, settings):
+            return {"title": name, "ratio_of": "seconds"}
+
+        @staticmethod
+        def turn(name, settings, number, before):
+            told.append((name, number, len(before)))
+            if name == "slow":
+                time.sleep(0.5)
+            return [turn(1.0, 2.0)]
+
+    monkeypatch.setattr(runner, "BENCHMARKS", {"slow": Fake, "quick": Fake})
+    settings = plan.Settings(tmp_path, time.monotonic() + 0.9)
+    runner.run(["slow", "quick"], settings, 2, tmp_path / "results.json")
+    assert told == [("slow", 0, 0), ("quick", 0, 0), ("quick", 1, 1)]
+    assert len(runner.read_results(tmp_path / "results.json")["entries"]["quick"]["turns"]) == 2
+
+
+@pytest.mark.slow
+def test_a_tiny_pair_from_end_to_end(tmp_path):
+    results = tmp_path / "results.json"
+    assert invoke("mnist", "predict", "--tiny", "--turns", 1, "--results", results).exit_code == 0
+    entries = json.loads(results.read_text())["entries"]
+    found = entries["mnist"]["summary"]
+    for side in ("ours", "keras"):
+        assert found[side]["seconds"] > 0 and found[side]["process_seconds"] > found[side]["seconds"]
+        assert 0.1 < found[side]["accuracy"] <= 1
+        assert found[side]["peak_mb"] > 100
+    assert entries["mnist"]["turns"][0]["keras"]["parameters"] == 1198
+    assert entries["mnist"]["turns"][0]["keras"]["images"] == 1250
+    missing = importlib.util.find_spec("torch") is None
+    assert found["torch"].get("not_run", "").startswith("PyTorch is not installed") == missing
+    assert entries["predict"]["summary"]["loop"]["ratio"]["of_medians"] > 0
+
+
+# The table
+
+
+def test_the_readmes_table_is_what_results_json_has():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert table.with_table(readme, runner.read_results(runner.RESULTS)) == readme
+
+
+def test_a_table_says_what_was_reached_extrapolated_slower_and_not_run():
+    turns = [turn(10.0, 8.0, accuracy=0.5), turn(20.0, 18.0, accuracy=0.6, extrapolated=True)]
+    turns = [{**one, "other": {"not_run": "it is not installed."}} for one in turns]
+    entry = {
+        "title": "Numbers",
+        "stated_accuracy": 0.55,
+        "ratio_of": "seconds",
+        "sides": {"ours": "`ours`", "plain": "the plain way", "other": "another"},
+        "conditions": ["data: none"],
+        "method": "By hand.",
+        "date": "2026-01-31",
+        "load": 0.25,
+        "machine": {"cpu": "a processor", "cores": 2, "memory_gb": 25.0, "instructions": ["avx2"]},
+        "versions": {"python": "3.11.7", "tensorflow": "2.21.0", "keras": "3.15.1"},
+        "turns": turns,
+        "summary": summary(turns, "seconds"),
+    }
+    entries = {"numbers": entry, "missing": {**entry, "title": "Missing", "not_run": "no data."}}
+    lines = table.table({"entries": entries}).splitlines()
+    assert lines[2:5] == [
+        "| **Numbers**; accuracy stated 0.55 | | | | | | |",
+        "| `ours` |  | 15.0 | 20.0 | 7 |  |  |",
+        "| the plain way, extrapolated | 0.5500, reached | 13.0 |  |  |  | 0.87 (0.80 to 0.90) |",
+    ]
+    assert "By hand." in lines
+    machine = "On 2 cores of a processor (avx2), 25 GB; Python 3.11.7, tensorflow 2.21.0, keras 3.15.1."
+    assert machine in lines
+    assert "- Numbers: data: none; 2 turns; 2026-01-31, load 0.2 before it." in lines
+    assert lines[-2:] == ["- Numbers, another: it is not installed.", "- Missing: no data."]
+
+
+def test_a_table_of_nothing_says_so():
+    assert table.table({"entries": {}}).startswith("Nothing has been measured yet")
+    with pytest.raises(ValueError, match="must have the lines"):
+        table.with_table("no markers", {"entries": {}})
