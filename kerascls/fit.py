@@ -91,13 +91,15 @@ class Fit:
 
     def train_part(self, part: Any) -> None:
         """Makes `part`, the reference or its head, what is trained: itself, or a copy that computes otherwise."""
-        from kerascls.models import copy_for_training
+        from kerascls.models import copy_for_training, sum_moments_evenly
 
         place = self.placement
         self.part = self.classifier = part
         if place.strategy_name != "default" or place.precision != "float32":
             with place.strategy.scope():
                 self.classifier = copy_for_training(part, place.precision, place.replicas > 1)
+        else:
+            sum_moments_evenly(part, False)
 
     def fit(self) -> str:
         """The epochs of [train], then those of [finetune]. Returns "complete", or "interrupted" after Ctrl-C."""

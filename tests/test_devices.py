@@ -211,9 +211,8 @@ def test_two_devices_train_as_one(count):
     [
         ("mnist_cnn", (28, 28, 1), 516, 1e-5),
         ("mnist_cnn", (28, 28, 1), 513, 1e-5),
-        ("cifar_cnn_bn", (32, 32, 3), 516, 1e-4),
-        # With 513, rounding breaks a near tie of its pooling otherwise, and Adam makes much of it: finite, and near.
-        ("cifar_cnn_bn", (32, 32, 3), 513, 0.1),
+        ("cifar_cnn_bn", (32, 32, 3), 516, 1e-5),
+        ("cifar_cnn_bn", (32, 32, 3), 513, 1e-3),  # the last batch is one image, by whose moments alone it is normed
     ],
 )
 def test_two_devices_train_as_one_for_three_epochs_of_many_batches(model, shape, count, tolerance):
