@@ -111,7 +111,7 @@ def _fit(dataset: Any, steps: int, epoch_variable: Any) -> Epoch:
     from kerascls.callbacks import EpochState
     from kerascls.config import load_config
     from kerascls.models import build_model
-    from kerascls.train import make_optimizer, steps_per_execution
+    from kerascls.fit import make_optimizer, steps_per_execution
 
     class Clock(keras.callbacks.Callback):
         """What history.csv's `seconds` would be without validation and saving."""

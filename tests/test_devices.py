@@ -28,7 +28,7 @@ def test_starting_writes_nothing_and_makes_ops_deterministic():
 
 def test_what_went_wrong_while_starting_is_shown():
     program = (
-        "import os\nfrom kerascls.devices import _quiet_stderr\nwith _quiet_stderr():\n"
+        "import os\nfrom kerascls.devices import quiet_stderr\nwith quiet_stderr():\n"
         "    os.write(2, b'the reason\\n')\n    raise SystemExit(3)"
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
