@@ -110,8 +110,8 @@ def _fit(dataset: Any, steps: int, epoch_variable: Any) -> Epoch:
     from kerascls.augment import AugmentedModel
     from kerascls.callbacks import EpochState
     from kerascls.config import load_config
-    from kerascls.models import build_model
     from kerascls.fit import make_optimizer, steps_per_execution
+    from kerascls.models import build_model
 
     class Clock(keras.callbacks.Callback):
         """What history.csv's `seconds` would be without validation and saving."""

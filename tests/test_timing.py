@@ -29,6 +29,7 @@ def history(run):
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_to_the_bit_with_and_without_a_profile(tmp_path, quick, capsys):
     runs = []
     for profile in (False, True):
