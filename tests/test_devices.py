@@ -197,7 +197,9 @@ def assert_alike(found, tolerance):
     assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=10 * tolerance)
 
 
-@pytest.mark.parametrize("count", [35, 33])  # a last batch of 3, shared 2 and 1; of 1, of which a replica gets none
+@pytest.mark.parametrize(
+    "count", [pytest.param(35, marks=pytest.mark.slow), 33]
+)  # a last batch of 3, shared 2 and 1; of 1, of which a replica gets none
 def test_two_devices_train_as_one(count):
     test = small_npz("test.npz", count=9)
     with np.load(test) as arrays:
@@ -272,6 +274,7 @@ print(json.dumps([Run.open("run").manifest["device"], result.test["examples"]]))
     assert (device["strategy"], device["count"], examples) == ("one_device", 1, 12)
 
 
+@pytest.mark.slow
 def test_devices_that_the_caller_made_are_shared_by_mirrored():
     small_npz("data.npz", count=12)
     program = """

@@ -111,7 +111,12 @@ def open_bytes(path):
         return file.read()
 
 
-@pytest.mark.parametrize("name", list(export_module.FORMATS))
+QUICK = ("saved_model", "litert")  # one of each kind of proof; the others are slow
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in export_module.FORMATS]
+)
 def test_a_damaged_export_is_caught_and_nothing_is_left(digits_run, tmp_path, name, monkeypatch):
     """A changed weight, and swapped names, in every format."""
     import dataclasses

@@ -332,6 +332,7 @@ policy = [{ name = "random_resized_crop", min_area = 0.8 }, { name = "center_cro
 """
 
 
+@pytest.mark.slow
 def test_training_on_a_canvas_ends_at_the_models_size(pets, tmp_path, capsys):
     (tmp_path / "mine.toml").write_text(CROPPED)
     options = ["--data", pets, "--set", "data.cache_mb=0", "--out", "run", "--quiet"]

@@ -80,6 +80,7 @@ def steps_on(prepare, policy=()):
     return profile
 
 
+@pytest.mark.slow
 def test_slow_input_is_told_as_input(quick):
     import tensorflow as tf
 
@@ -94,6 +95,7 @@ def test_slow_input_is_told_as_input(quick):
     assert profile["parts"]["forward"]["ms"] < 25
 
 
+@pytest.mark.slow
 def test_a_slow_policy_is_told_as_augmentation(quick, monkeypatch):
     import tensorflow as tf
 
