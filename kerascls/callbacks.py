@@ -59,11 +59,8 @@ class StopOnNaN(keras.callbacks.Callback):
     def check(self, loss: float, name: str, step: int) -> None:
         if not math.isfinite(loss):
             kept = self.manifest["kept_epoch"]
-            saved = (
-                f"Epoch {kept} is kept in {self.run_path}."
-                if kept and self.run_path
-                else "No epoch had ended, so none is kept."
-            )
+            saved = f"Epoch {kept} is kept in {self.run_path}." if kept else "No epoch had ended, so none is kept."
+            saved = saved if self.run_path else "Nothing of it is kept."
             raise TrainingFailed(
                 f"The {name} became {loss} in epoch {self.epoch}, by step {min(step, self.steps)} of {self.steps}. "
                 f"Usually the learning rate is too high: lower train.learning_rate tenfold. {saved}"

@@ -144,7 +144,7 @@ class Fit:
             for callback in callbacks:
                 getattr(callback, "close", lambda: None)()  # leaves the terminal's line as it should be
 
-    def images(self, epoch: Any = None) -> "TrainingData":
+    def images(self, epoch: Any = None) -> TrainingData:
         """The splits' images, to train on; `epoch` is the variable that counts epochs, where there is one already."""
         from kerascls.pipeline import on_canvas
 
@@ -152,7 +152,7 @@ class Fit:
         self.examples = on_canvas(self.splits["train"], tuple(data.canvas), data.cache_mb)
         return self.training_data(self.examples, self.splits.get("validation"), epoch=epoch)
 
-    def features(self) -> "TrainingData":
+    def features(self) -> TrainingData:
         """Features of the frozen backbone, to train the head on."""
         from kerascls.features import Extractor
 
@@ -181,9 +181,7 @@ class Fit:
         """bf16 where the recipe asks for it and the device computes in it, else float32."""
         return self.config.features.precision if self.placement.native_bfloat16() else "float32"
 
-    def training_data(
-        self, examples: Split, held_out: Split | None, views: int = 1, epoch: Any = None
-    ) -> "TrainingData":
+    def training_data(self, examples: Split, held_out: Split | None, views: int = 1, epoch: Any = None) -> TrainingData:
         from kerascls.pipeline import TrainingBatches, scoring_batches
 
         train, replicas = self.config.train, self.placement.replicas
@@ -202,7 +200,7 @@ class Fit:
         validation = None if held_out is None else scoring_batches(held_out, self.num_classes, replicas=replicas)
         return TrainingData(batches, validation)
 
-    def fit_phase(self, train: Train, data: "TrainingData", callbacks: list[Any], done: int) -> int:
+    def fit_phase(self, train: Train, data: TrainingData, callbacks: list[Any], done: int) -> int:
         """compile and fit for `train.epochs` more than the `done` ones. Returns how many are done then."""
         import keras
 
@@ -239,7 +237,7 @@ class Fit:
         )
         return done + len(history.epoch)
 
-    def time_steps(self, model: Any, train: Train, data: "TrainingData") -> None:
+    def time_steps(self, model: Any, train: Train, data: TrainingData) -> None:
         """Writes profile.json; the training that follows is the same as without."""
         from kerascls import timing
 

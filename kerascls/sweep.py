@@ -175,8 +175,7 @@ class _Fold(Fit):
         super().__init__(config, dataclasses.replace(dataset, splits=splits), placement, quiet)
 
     def features_of(self, split: str, views: int) -> Split:
-        most = self.config.features.views
-        rows = self.extractor.features(self.whole, f"{self.dataset.name} train", most)
+        rows = self.extractor.features(self.whole, f"{self.dataset.name} train", views)
         return rows.take(np.concatenate([view * len(self.whole) + self.parts[split] for view in range(views)]))
 
 
