@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from benchmarks import epochs, files, trainings
+from benchmarks import epochs, files, roofline, trainings
 from benchmarks.measure import REPOSITORY, NotRun, machine, package_versions, summary
 from benchmarks.plan import TRAININGS, Settings
 from benchmarks.table import table, with_table
@@ -24,6 +24,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results.json"
 BENCHMARKS: dict[str, ModuleType] = {
     **dict.fromkeys(TRAININGS, trainings),
     "predict": files,
+    "roofline": roofline,
     "tfdata": epochs,
     "while_loop": epochs,
 }

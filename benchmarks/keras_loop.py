@@ -106,6 +106,9 @@ def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None)
     if name == "avp":
         examples, test = folders(data, train.batch_size)
         images, steps, fit = examples.samples, len(examples), {"x": examples}
+        if block:  # warm-up is one step, not as many
+            block = min(block, steps)
+            fit["steps_per_epoch"] = block
     else:
         x, y, *test = arrays(name, data)
         images, steps = len(x), -(-len(x) // train.batch_size)

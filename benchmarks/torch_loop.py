@@ -20,7 +20,6 @@ from benchmarks.plan import TRAININGS
 from benchmarks.trainings import loop_arguments
 from kerascls.config import Train, load_config
 
-WARM_UP_STEPS = 100
 CLASSES = ("alien", "predator")
 
 
@@ -152,7 +151,7 @@ def accuracy(model: nn.Module, test: Dataset) -> float:
 
 
 def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None) -> dict:
-    train = load_config(TRAININGS[name].article).train
+    train, warm_up = load_config(TRAININGS[name].article).train, TRAININGS[name].warm_up
     epochs = epochs or train.epochs
     torch.manual_seed(seed)
     random.seed(seed)
@@ -165,7 +164,7 @@ def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None)
         model[0].eval()  # batch normalisation stays frozen with the rest
 
     step, timed_from = 0, 0
-    last = WARM_UP_STEPS + block if block else epochs * len(loader)
+    last = warm_up + block if block else epochs * len(loader)
     begin = begin_timed = time.perf_counter()
     while step < last:
         for images, labels in loader:
@@ -174,7 +173,7 @@ def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None)
             loss.backward()
             descent.step()
             step += 1
-            if block and step == WARM_UP_STEPS:
+            if block and step == warm_up:
                 begin_timed, timed_from = time.perf_counter(), step
             if step == last:
                 break

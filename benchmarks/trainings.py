@@ -16,7 +16,7 @@ from benchmarks.measure import REPOSITORY, Measurement, NotRun, extrapolated, ru
 from benchmarks.plan import SIDES, TRAININGS, Settings, Training
 
 LONGEST_WHOLE_SECONDS = 120  # a baseline that would train for longer is extrapolated from blocks
-BLOCK_STEPS, TINY_BLOCK_STEPS = 2000, 10
+TINY_BLOCK_STEPS = 10
 
 
 def describe(name: str, settings: Settings) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def describe(name: str, settings: Settings) -> dict[str, Any]:
     data = _data_name(training, settings) or "the folder that --avp names"
     conditions = [
         f"data: {data}",
-        f"the article: batch {train.batch_size}, {train.epochs} epochs, {train.optimizer}, learning rate "
-        f"{train.learning_rate:g}",
+        f"the loops: batch {train.batch_size}, {training.epochs or train.epochs} epochs, {train.optimizer}, learning "
+        f"rate {train.learning_rate:g}",
     ]
     method = (
         "Ours trains whole, each turn with another seed; its seconds of training hold validation and the saving of "
@@ -34,14 +34,19 @@ def describe(name: str, settings: Settings) -> dict[str, Any]:
     )
     if not settings.full:
         method += (
-            f" Extrapolated: a loop that would train for over {LONGEST_WHOLE_SECONDS} s is timed by a block of "
-            f"{BLOCK_STEPS:,} steps a turn, after warm-up, times its steps; its accuracy is not measured."
+            f" Extrapolated: a loop that would train for over {LONGEST_WHOLE_SECONDS} s is timed by a block of steps "
+            "a turn, after warm-up, times its steps; its accuracy is not measured."
         )
+        conditions.append(f"a block has {training.block:,} steps")
     return {
         "title": training.title,
         "stated_accuracy": training.accuracy,
         "ratio_of": training.ratio_of,
-        "sides": {"ours": f"`{' '.join(['kerascls train', training.recipe, *sets(training)])}`", **SIDES},
+        "sides": {
+            "ours": f"`{' '.join(['kerascls train', training.recipe, *sets(training)])}`",
+            **({"bf16": "ours, features.precision = bf16"} if training.bf16 else {}),
+            **SIDES,
+        },
         "conditions": conditions,
         "method": method,
     }
@@ -54,23 +59,27 @@ def turn(
     training = TRAININGS[name]
     data = arrays_file(training, settings)
     measured: dict[str, Measurement] = {}
-    for side in list(SIDES) + ["ours"] if number % 2 else ["ours", *SIDES]:
+    sides = ["ours", *(["bf16"] if training.bf16 else []), *SIDES]
+    for side in sides[:: -1 if number % 2 else 1]:
         try:
-            if side == "ours":
-                measured[side] = ours(training, settings, number)
+            if side in ("ours", "bf16"):
+                measured[side] = ours(training, settings, number, side == "bf16")
             else:
                 known = before[0][side].get("extrapolated") if before else None
                 measured[side] = loop(side, name, data, settings, number, known)
         except NotRun as error:
             measured[side] = {"not_run": str(error)}
-    return [{side: measured[side] for side in ("ours", *SIDES)}]
+    return [{side: measured[side] for side in sides}]
 
 
-def ours(training: Training, settings: Settings, seed: int) -> Measurement:
+def ours(training: Training, settings: Settings, seed: int, bf16: bool = False) -> Measurement:
     """A whole `kerascls train`, read from its run folder."""
-    run = settings.folder / f"{Path(training.recipe).name}-{seed}"
+    name = f"{Path(training.recipe).name}-{training.epochs}-{seed}"
+    run = settings.folder / (f"{name}-bf16" if bf16 else name)
     command = ["-m", "kerascls", "train", training.recipe, "--seed", seed, "--out", run, "--quiet", "--no-fallback"]
-    command += sets(training)
+    command += [*sets(training), *(["--set", "features.precision=bf16"] if bf16 else [])]
+    if training.epochs:
+        command += ["--epochs", training.epochs]
     if not training.data or settings.tiny:
         command += ["--data", settings.avp.resolve() if not training.data else training.stand_in]
     if settings.tiny:
@@ -105,9 +114,11 @@ def loop(side: str, name: str, data: Path, settings: Settings, seed: int, extrap
     """A plain loop, whole or extrapolated from a block; a block decides where that is not known yet."""
     if side == "torch" and importlib.util.find_spec("torch") is None:
         raise NotRun("PyTorch is not installed: `pip install '.[bench]'`.")
-    arguments = [name, data, "--seed", seed] + (["--epochs", 1] if settings.tiny else [])
-    if not settings.full and name != "avp" and extrapolate is not False:  # all of AvP is 66 steps, a block's no less
-        steps = TINY_BLOCK_STEPS if settings.tiny else BLOCK_STEPS
+    training = TRAININGS[name]
+    epochs = 1 if settings.tiny else training.epochs or None
+    arguments = [training.network or name, data, "--seed", seed, *(["--epochs", epochs] if epochs else [])]
+    if not settings.full and extrapolate is not False:
+        steps = TINY_BLOCK_STEPS if settings.tiny else training.block
         block = run_loop(f"{side}_loop", *arguments, "--block", steps, seconds_left=settings.seconds_left)
         whole = extrapolated(block, block["steps_of_all"], block["images_of_all"])
         if extrapolate or whole["seconds"] > LONGEST_WHOLE_SECONDS:

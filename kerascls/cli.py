@@ -553,7 +553,7 @@ def features_(clear_all: bool) -> None:
     \b
     kerascls features
     """
-    from kerascls.features import clear, table
+    from kerascls.cache import clear, table
 
     if clear_all:
         count, size = clear()

@@ -257,3 +257,11 @@ def raw_bmp(generator, bits, height, alpha=False, width=50):
     header += masks + bytes(52 if alpha else 0)
     start = 14 + len(header)
     return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + data
+
+
+def tiny_transfer(recipe, count=48):
+    """Writes `recipe` as tiny.toml, and the tiny.keras and small.npz that it names, here. Returns the recipe's name."""
+    tiny_backbone("tiny.keras")
+    small_npz("small.npz", count=count, shape=(12, 12, 3))
+    Path("tiny.toml").write_text(recipe)
+    return "tiny.toml"

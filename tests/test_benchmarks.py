@@ -206,6 +206,24 @@ def test_what_cannot_be_run_is_kept_with_its_reason_and_costs_no_other_entry(tmp
     assert entries["avp"]["machine"]["cores"] >= 1 and entries["avp"]["versions"]["keras"]
 
 
+def test_a_training_of_other_epochs_or_precision_is_ours_too(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(trainings, "run_child", lambda command, *_, **__: (commands.append(command), ("", {}))[1])
+    monkeypatch.setattr(trainings, "read_run", lambda run: {"run": run.name})
+    settings = plan.Settings(tmp_path, 0, avp=tmp_path)
+    names = [
+        trainings.ours(plan.TRAININGS[name], settings, 0, bf16)["run"] for name in ("avp", "avp_30") for bf16 in (0, 1)
+    ]
+    assert len(set(names)) == 4
+    assert [("features.precision=bf16" in command, "--epochs" in command) for command in commands] == [
+        (False, False),
+        (True, False),
+        (False, True),
+        (True, True),
+    ]
+    assert commands[3][commands[3].index("--epochs") + 1] == 30 and "features.views=4" in commands[3]
+
+
 def test_missing_data_is_a_reason(tmp_path):
     results = tmp_path / "results.json"
     (tmp_path / "empty").mkdir()
@@ -243,7 +261,7 @@ def test_turns_alternate_and_stop_when_the_time_is_up(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_tiny_pair_from_end_to_end(tmp_path):
     results = tmp_path / "results.json"
-    assert invoke("mnist", "predict", "--tiny", "--turns", 1, "--results", results).exit_code == 0
+    assert invoke("mnist", "predict", "roofline", "--tiny", "--turns", 1, "--results", results).exit_code == 0
     entries = json.loads(results.read_text())["entries"]
     found = entries["mnist"]["summary"]
     for side in ("ours", "keras"):
@@ -255,6 +273,7 @@ def test_a_tiny_pair_from_end_to_end(tmp_path):
     missing = importlib.util.find_spec("torch") is None
     assert found["torch"].get("not_run", "").startswith("PyTorch is not installed") == missing
     assert entries["predict"]["summary"]["loop"]["ratio"]["of_medians"] > 0
+    assert entries["roofline"]["summary"]["limit"]["seconds"] > 0 < entries["roofline"]["summary"]["ours"]["seconds"]
 
 
 # The table

@@ -213,7 +213,7 @@ def test_two_devices_train_as_one(count):
     [
         ("mnist_cnn", (28, 28, 1), 516, 1e-5),
         ("mnist_cnn", (28, 28, 1), 513, 1e-5),
-        ("cifar_cnn_bn", (32, 32, 3), 516, 1e-5),
+        ("cifar_cnn_bn", (32, 32, 3), 516, 1e-4),  # 1e-7 to 2e-5, by the machine
         ("cifar_cnn_bn", (32, 32, 3), 513, 1e-3),  # the last batch is one image, by whose moments alone it is normed
     ],
 )

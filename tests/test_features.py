@@ -1,22 +1,20 @@
 """Features of a frozen backbone: the same network in two parts, a cache that is never wrong, and what it costs."""
 
 import csv
-import errno
 import json
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from conftest import here, one_line_error, small_npz, tiny_backbone
+from conftest import one_line_error, tiny_transfer
 
 import kerascls
-from kerascls import features
+from kerascls import cache
 from kerascls.augment import apply_policy
 from kerascls.datasets import Split
-from kerascls.errors import ConfigError, ModelError, OutputError
-from kerascls.features import CHUNK, Entry, Extractor, entries, folded, split_model
+from kerascls.errors import ConfigError, ModelError
+from kerascls.features import CHUNK, Extractor, folded, split_model
 from kerascls.models import build_model
 
 RECIPE = """# kerascls train tiny.toml
@@ -40,12 +38,8 @@ FLIP = {"augment": {"policy": [{"name": "flip"}]}}
 
 @pytest.fixture
 def tiny(empty_folder, monkeypatch):
-    """tiny.toml, tiny.keras and small.npz, here, and an empty cache."""
     monkeypatch.setenv("KERASCLS_CACHE", "cache")
-    tiny_backbone("tiny.keras")
-    small_npz("small.npz", count=48, shape=(12, 12, 3))
-    Path("tiny.toml").write_text(RECIPE)
-    return "tiny.toml"
+    return tiny_transfer(RECIPE)
 
 
 def classifier(**options):
@@ -245,7 +239,7 @@ class Stop(Exception):
 def test_what_was_interrupted_goes_on_where_it_stopped(tiny, monkeypatch):
     split = Split.of(noise(3 * CHUNK + 5), np.arange(3 * CHUNK + 5) % 3)
     wanted = extractor().features(split, "some", views=2).images
-    assert features.clear()[0] == 2
+    assert cache.clear()[0] == 2
     calls = []
 
     def counting(stop_at):
@@ -302,80 +296,6 @@ def test_a_canvas_is_what_views_are_drawn_from(tiny):
 
     middle = on_canvas(split, (16, 16), 0).images[:, 2:14, 2:14]
     assert np.allclose(drawn, made.body(middle), rtol=1e-5, atol=1e-6)
-
-
-# The cache
-
-
-def test_a_full_disk_is_one_line_and_what_was_there_goes_on(tiny, monkeypatch, capsys):
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, data):
-            if len(data) > 300:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return self.file.write(data)
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.file.close()
-
-    original = Path.open
-
-    def opened(self, *how, **more):
-        return (Full if self.name == "features.part" else lambda file: file)(original(self, *how, **more))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", opened)
-        line = one_line_error("train", tiny, "--set", "features.views=1", "--out", "run", "--quiet", capsys=capsys)
-    assert "No space left on device. Set KERASCLS_CACHE to a folder with room" in line
-    assert not list(Path("cache").rglob("features.npy"))
-    assert kerascls.train(tiny, out="again", overrides={"features": {"views": 1}}).status == "complete"
-
-
-def test_the_cache_keeps_to_its_limit_and_the_oldest_go_first(tiny, monkeypatch):
-    monkeypatch.setenv("KERASCLS_CACHE_MB", "1")
-    rows = 12_500  # of 8 numbers: 400 kB an entry
-    for i in range(3):
-        entry = Entry.of({"number": i})
-        with entry.locked(), entry.appending((rows, 8), {"what": str(i)}) as (file, _):
-            features.make_room(rows * 32, entry)
-            file.write(bytes(rows * 32))
-        for file in entry.path.iterdir():
-            os.utime(file, (i, i))
-    assert [entry.about()["what"] for entry in entries()] == ["2", "1"]
-    with pytest.raises(OutputError, match="limited to 1"):
-        features.make_room(2_000_000, Entry.of({}))
-    monkeypatch.setenv("KERASCLS_CACHE_MB", "many")
-    with pytest.raises(ConfigError, match="KERASCLS_CACHE_MB must be"):
-        features.cache_limit()
-
-
-def test_the_command_lists_and_clears(tiny, capsys):
-    kerascls.train(tiny, out="run", overrides={"features": {"views": 2}, **FLIP})
-    code, out, _ = here("features", capsys=capsys)
-    assert code == 0 and out.count("small.npz train, view 1, 43 images, float32") == 1
-    assert out.count("train, view 2") == out.count("validation, view 1") == 1
-    entry = next(entry for entry in entries() if entry.about()["view"] == 1)
-    with entry.locked():
-        code, out, err = here("features", "--clear", capsys=capsys)
-    assert "removed: 2 entries" in err and out.count("view 2") == 1
-    here("features", "--clear", capsys=capsys)
-    assert entries() == []
-
-
-def test_damaged_rows_are_one_line(tiny, capsys):
-    command = ("train", tiny, "--set", "features.views=1", "--quiet")
-    assert here(*command, capsys=capsys)[0] == 0
-    file = next(Path("cache").rglob("features.npy"))
-    file.write_bytes(file.read_bytes()[:-40])
-    assert "damaged" in one_line_error(*command, capsys=capsys)
 
 
 @pytest.mark.parametrize(

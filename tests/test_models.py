@@ -16,7 +16,7 @@ PARAMETERS = {
     "cifar_cnn": ((32, 32, 3), 81302, 81302),
     "cifar_lenet": ((32, 32, 3), 62006, 62006),
     "cifar_cnn_bn": ((32, 32, 3), 121374, 121278),
-    "cifar_resnet": ((32, 32, 3), 1163074, 1161282),
+    "cifar_resnet": ((32, 32, 3), 1974122, 1971650),
     "small_cnn": ((28, 28, 1), 391850, 390890),
     "transfer": ((28, 28, 1), 546, 90),
 }
@@ -107,6 +107,18 @@ def test_cifar_resnet_in_half_precision_scales_and_answers_in_float32():
     assert computed["scale"] == computed["classes"] == "float32" and computed["conv1a"] == "bfloat16"
     pixel = np.full((1, 32, 32, 3), 201, np.uint8)  # 201 * 4 / 255 - 2 is no bfloat16
     assert np.array(model.get_layer("scale")(pixel)).max() == pytest.approx(201 * 4 / 255 - 2, abs=1e-6)
+
+
+def test_cifar_resnet_begins_with_an_orthonormal_basis_and_identities():
+    model = build_model("cifar_resnet", (32, 32, 3), 10)
+    filters = model.get_layer("patches").kernel.numpy().reshape(12, 12)
+    assert filters.T @ filters == pytest.approx(np.eye(12), abs=1e-6)
+    flat = np.ones((2, 2, 3)).reshape(12)  # gray without an edge answers to brightness alone
+    assert filters.T @ flat == pytest.approx([12**0.5] + [0] * 11, abs=1e-6)
+    images = np.random.default_rng(0).normal(size=(2, 7, 7, 256)).astype("float32")
+    assert np.array_equal(model.get_layer("conv3b")(images), images)
+    widening = model.get_layer("conv1a").kernel.numpy()  # 24 to 64 channels
+    assert np.array_equal(widening[1, 1, :, :24], np.eye(24)) and widening[..., 24:].std() > 0.01
 
 
 def test_pytorchs_way_to_begin_is_uniform_within_its_limits():

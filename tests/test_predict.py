@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 import kerascls
 from kerascls.datasets import natural_key
 from kerascls.images import encode_png
-from kerascls.predict import Table, image_files, predict, table_key
+from kerascls.predict import image_files, predict
+from kerascls.table import Table, table_key
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
 

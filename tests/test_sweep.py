@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import here, one_line_error, small_npz, tiny_backbone
+from conftest import here, one_line_error, small_npz, tiny_transfer
 
 import kerascls
 from kerascls.datasets import Split
@@ -42,12 +42,8 @@ policy = [{ name = "flip" }]
 
 @pytest.fixture
 def tiny(empty_folder, monkeypatch):
-    """tiny.toml, tiny.keras and small.npz, here, and an empty cache."""
     monkeypatch.setenv("KERASCLS_CACHE", "cache")
-    tiny_backbone("tiny.keras")
-    small_npz("small.npz", count=48, shape=(12, 12, 3))
-    Path("tiny.toml").write_text(RECIPE)
-    return "tiny.toml"
+    return tiny_transfer(RECIPE)
 
 
 def rows_of(path):

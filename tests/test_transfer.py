@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import here, one_line_error, small_npz, tiny_backbone
+from conftest import here, one_line_error, tiny_transfer
 
 import kerascls
 from kerascls.augment import AugmentedModel
@@ -44,11 +44,7 @@ learning_rate = 0.001
 
 @pytest.fixture
 def tiny(empty_folder):
-    """tiny.toml, tiny.keras and small.npz, here."""
-    tiny_backbone("tiny.keras")
-    small_npz("small.npz", count=24, shape=(12, 12, 3))
-    Path("tiny.toml").write_text(RECIPE)
-    return "tiny.toml"
+    return tiny_transfer(RECIPE, count=24)
 
 
 @pytest.mark.parametrize(
