@@ -71,3 +71,30 @@ def test_a_prepared_folder_is_used_without_a_word_about_a_fallback(real_data, mo
     result = kerascls.train("mnist_cnn", epochs=1, out="run")
     assert result.notice is None and capsys.readouterr().err == ""
     assert Run.open("run").metrics["data"] == "mnist"
+
+
+def test_a_head_learns_from_features_what_it_learns_from_images(real_data, monkeypatch):
+    folder = Path(real_data).parent / "avp"
+    backbones = sorted(Path(real_data).parents[1].glob("weights/mobilenet*.keras"))
+    if not folder.is_dir() or not backbones:
+        pytest.skip("needs alien and predator beside TFDS's data, and a MobileNet with ImageNet weights")
+    monkeypatch.setenv("KERASCLS_CACHE", "cache")
+    losses, labels = {}, {}
+    for views in (0, 1):
+        kerascls.train(
+            "avp",
+            data=str(folder),
+            epochs=2,
+            out=str(views),
+            overrides={
+                "model": {"backbone": str(backbones[0])},
+                "augment": {"policy": []},
+                "features": {"views": views},
+            },
+        )
+        rows = (Path(str(views)) / "history.csv").read_text().splitlines()[1:]
+        losses[views] = [float(row.split(",")[2]) for row in rows]
+        answers = kerascls.load(str(views)).predict(sorted(folder.glob("validation/*/*")))
+        labels[views] = [answer.label for answer in answers]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert len(labels[0]) == 200 and sum(map(str.__eq__, labels[0], labels[1])) >= 199
