@@ -65,7 +65,8 @@ def turn(
             if side in ("ours", "bf16"):
                 measured[side] = ours(training, settings, number, side == "bf16")
             else:
-                known = before[0][side].get("extrapolated") if before else None
+                ran = before and "not_run" not in before[0][side]
+                known = before[0][side].get("extrapolated", False) if ran else None
                 measured[side] = loop(side, name, data, settings, number, known)
         except NotRun as error:
             measured[side] = {"not_run": str(error)}

@@ -224,6 +224,18 @@ def test_a_training_of_other_epochs_or_precision_is_ours_too(tmp_path, monkeypat
     assert commands[3][commands[3].index("--epochs") + 1] == 30 and "features.views=4" in commands[3]
 
 
+def test_a_loop_that_ran_whole_once_runs_whole_in_every_turn(tmp_path, monkeypatch):
+    known = {}
+    monkeypatch.setattr(trainings, "arrays_file", lambda *_: tmp_path)
+    monkeypatch.setattr(trainings, "ours", lambda *_: {})
+    monkeypatch.setattr(trainings, "loop", lambda side, *rest: known.update({side: rest[-1]}) or {})
+    settings = plan.Settings(tmp_path, 0)
+    trainings.turn("mnist", settings, 1, [{"keras": {"seconds": 1}, "torch": {"extrapolated": True}}])
+    assert known == {"keras": False, "torch": True}
+    trainings.turn("mnist", settings, 1, [{"keras": {"not_run": "why"}, "torch": {"seconds": 1}}])
+    assert known == {"keras": None, "torch": False}
+
+
 def test_missing_data_is_a_reason(tmp_path):
     results = tmp_path / "results.json"
     (tmp_path / "empty").mkdir()
