@@ -33,8 +33,8 @@ def describe(name: str, settings: Settings) -> dict[str, Any]:
         "conditions": [f"small_cnn at {MODEL_SIDE}x{MODEL_SIDE}, batch {BATCH}"],
         "method": (
             "The limit is arithmetic: the seconds that reading and decoding an image takes on one core, by the cores, "
-            "and those of the network at batch 32 on all of them, both measured in the same turn. Of ours the first batch is "
-            "left out."
+            "and those of the network at batch 32 on all of them, both measured in the same turn. "
+            "Of ours the first batch is left out."
         ),
     }
 

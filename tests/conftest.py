@@ -259,9 +259,14 @@ def raw_bmp(generator, bits, height, alpha=False, width=50):
     return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + data
 
 
-def tiny_transfer(recipe, count=48):
-    """Writes `recipe` as tiny.toml, and the tiny.keras and small.npz that it names, here. Returns the recipe's name."""
+def tiny_transfer(more, count=48, validation=0.1):
+    """Writes a transfer recipe tiny.toml that goes on with `more`, behind [model]'s keys; its tiny.keras and small.npz.
+
+    Returns the recipe's name.
+    """
     tiny_backbone("tiny.keras")
     small_npz("small.npz", count=count, shape=(12, 12, 3))
-    Path("tiny.toml").write_text(recipe)
+    data = f'[data]\nname = "small.npz"\nvalidation = {validation}\n'
+    model = '[model]\nname = "transfer"\nbackbone = "tiny.keras"\npixel_range = [-1, 1]\n'
+    Path("tiny.toml").write_text(f"# kerascls train tiny.toml\n\n{data}\n{model}{more}")
     return "tiny.toml"

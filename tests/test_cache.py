@@ -12,16 +12,7 @@ from kerascls import cache
 from kerascls.cache import Entry, entries
 from kerascls.errors import ConfigError, OutputError
 
-RECIPE = """# kerascls train tiny.toml
-
-[data]
-name = "small.npz"
-
-[model]
-name = "transfer"
-backbone = "tiny.keras"
-pixel_range = [-1, 1]
-
+RECIPE = """
 [train]
 epochs = 1
 batch_size = 8

@@ -17,16 +17,7 @@ from kerascls.errors import ConfigError, ModelError
 from kerascls.features import CHUNK, Extractor, folded, split_model
 from kerascls.models import build_model
 
-RECIPE = """# kerascls train tiny.toml
-
-[data]
-name = "small.npz"
-
-[model]
-name = "transfer"
-backbone = "tiny.keras"
-pixel_range = [-1, 1]
-dense = 4
+RECIPE = """dense = 4
 
 [train]
 epochs = 3

@@ -16,17 +16,7 @@ from kerascls.features import Extractor
 from kerascls.split import folds_of
 from kerascls.sweep import SweepResult, Trial, parse_grid, table
 
-RECIPE = """# kerascls train tiny.toml
-
-[data]
-name = "small.npz"
-validation = 0.25
-
-[model]
-name = "transfer"
-backbone = "tiny.keras"
-pixel_range = [-1, 1]
-
+RECIPE = """
 [train]
 epochs = 2
 batch_size = 8
@@ -43,7 +33,7 @@ policy = [{ name = "flip" }]
 @pytest.fixture
 def tiny(empty_folder, monkeypatch):
     monkeypatch.setenv("KERASCLS_CACHE", "cache")
-    return tiny_transfer(RECIPE)
+    return tiny_transfer(RECIPE, validation=0.25)
 
 
 def rows_of(path):

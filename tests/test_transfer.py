@@ -19,16 +19,7 @@ from kerascls.errors import ConfigError, ModelError, TrainingFailed, WeightsMiss
 from kerascls.models import build_model, transfer, unfreeze_backbone
 from kerascls.pipeline import scoring_batch_size
 
-RECIPE = """# kerascls train tiny.toml
-
-[data]
-name = "small.npz"
-
-[model]
-name = "transfer"
-backbone = "tiny.keras"
-pixel_range = [-1, 1]
-dense = 4
+RECIPE = """dense = 4
 
 [train]
 epochs = 2

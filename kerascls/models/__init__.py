@@ -105,8 +105,8 @@ def sum_moments_evenly(model: keras.Model, synchronized: bool) -> None:
 
     Keras adds a channel's numbers up in one row: 2e-6 of the mean of 10,000 is rounding. After a few steps that turns
     some ReLU or maximum the other way, and one device and two drift apart: by 2e-4 of the loss in three epochs of
-    `articles/cifar_cnn_bn` on 516 images of CIFAR-10. With sums axis after axis, which take no longer, it was 1e-7 there,
-    and 2e-5 on another machine with noise for images.
+    `articles/cifar_cnn_bn` on 516 images of CIFAR-10. With sums axis after axis, which take no longer, it was 1e-7
+    there, and 2e-5 on another machine with noise for images.
 
     Args:
         model: its layers' `_moments` are replaced, which no file of a model holds.
