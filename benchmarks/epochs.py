@@ -83,7 +83,7 @@ def our_epoch(images: Any, labels: Any) -> Epoch:
 
     train = load_config(EPOCH_ARTICLE).train
     batches = TrainingBatches(Split.of(images, labels), 10, train.batch_size, train.seed)
-    return _fit(batches.dataset, batches.steps, batches.epoch)
+    return _fit(None, batches.steps, batches)
 
 
 def usual_epoch(images: Any, labels: Any) -> Epoch:
@@ -100,18 +100,18 @@ def usual_epoch(images: Any, labels: Any) -> Epoch:
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
-    return _fit(dataset, len(dataset), None)
+    return _fit(dataset, len(dataset))
 
 
-def _fit(dataset: Any, steps: int, epoch_variable: Any) -> Epoch:
-    """Epochs of `fit` on a model that is compiled as `kerascls.train` compiles it."""
+def _fit(dataset: Any, steps: int, batches: Any = None) -> Epoch:
+    """Epochs of `fit` on a model that is compiled as `kerascls.train` compiles it, and fed so from `batches`."""
     import keras
 
-    from kerascls.augment import AugmentedModel
     from kerascls.callbacks import EpochState
     from kerascls.config import load_config
     from kerascls.fit import make_optimizer, steps_per_execution
     from kerascls.models import build_model
+    from kerascls.steps import TrainingModel
 
     class Clock(keras.callbacks.Callback):
         """What history.csv's `seconds` would be without validation and saving."""
@@ -123,18 +123,21 @@ def _fit(dataset: Any, steps: int, epoch_variable: Any) -> Epoch:
             self.told = time.perf_counter() - self.begin, logs["loss"]
 
     train = load_config(EPOCH_ARTICLE).train
-    model = AugmentedModel(build_model("mnist_cnn", (28, 28, 1), 10))
+    each = steps_per_execution(steps, train.batch_size, (28, 28, 1))
+    gather, batch_size = (batches.gather, batches.batch_size) if batches else (None, 0)
+    model = TrainingModel(build_model("mnist_cnn", (28, 28, 1), 10), gather=gather, batch_size=batch_size)
     model.compile(
         optimizer=make_optimizer(train, steps),
         loss=keras.losses.CategoricalCrossentropy(),
         metrics=["accuracy"],
-        steps_per_execution=steps_per_execution(steps, train.batch_size, (28, 28, 1)),
+        steps_per_execution=each,
     )
     clock = Clock()
-    callbacks = [clock] if epoch_variable is None else [EpochState(epoch_variable, train.seed), clock]
+    callbacks = [EpochState(batches.epoch, train.seed), clock] if batches else [clock]
+    fed = {"x": batches.executions(each), "steps_per_epoch": steps} if batches else {"x": dataset}
 
     def epoch(number: int) -> tuple[float, float]:
-        model.fit(dataset, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0, callbacks=callbacks)
+        model.fit(**fed, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0, callbacks=callbacks)
         return clock.told
 
     return epoch

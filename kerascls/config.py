@@ -199,6 +199,12 @@ class Features:
             "processor has it, and says how near that comes; the saved model is float32 either way"
         ),
     )
+    engine: str = _key(
+        "auto",
+        types=(str,),
+        choices=("auto", "tensorflow", "openvino"),
+        doc="what computes features; auto is openvino on a CPU where kerascls[openvino] is installed, else tensorflow",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

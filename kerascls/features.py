@@ -2,9 +2,13 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
+import importlib.util
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +16,12 @@ from tqdm import tqdm
 
 from kerascls.cache import Entry, make_room
 from kerascls.datasets import Split
-from kerascls.errors import ModelError
+from kerascls.errors import ConfigError, ModelError
 
 CHUNK = 32  # images a call: ResNet50 is no faster with more (2 cores). What a view draws depends on it
 CHECKED = 8  # images on which bfloat16 is held against float32
 NEAR = 0.99  # the least cosine that is taken without a word; MobileNet and ResNet50 have 0.9998
+ENGINES = {"tensorflow": "TensorFlow", "openvino": "OpenVINO"}
 _FORMAT = 1  # of an entry: count it up where the same key comes to mean other rows
 
 
@@ -138,6 +143,7 @@ class Extractor:
         precision: "float32", or "bf16": `folded`.
         policy, seed: what views after the first are drawn by.
         canvas, cache_mb: as in the recipe's [data]; what they are drawn from.
+        engine: "tensorflow" or "openvino".
         progress: whether to show progress on stderr.
         computed, reused: rows so far.
         seconds: spent so far.
@@ -151,6 +157,7 @@ class Extractor:
     seed: int
     canvas: tuple[int, ...] = ()
     cache_mb: int = 0
+    engine: str = "tensorflow"
     progress: bool = False
     computed: int = 0
     reused: int = 0
@@ -185,7 +192,7 @@ class Extractor:
             "content": _content(split),
             "weights": self.weights,
             "precision": self.precision,
-            "versions": _versions(),
+            "versions": _versions(self.engine),
         }
         about = {"what": what, "images": len(split)}
         source = split
@@ -235,28 +242,36 @@ class Extractor:
                     bar.update(len(images))
 
     def forward(self) -> Callable:
-        """The body as one graph whose weights are constants: its steps are folded and fused, once."""
+        """Images, a uint8 or float32 tensor, to features, float32; on the engine, made once."""
         if self.plain is None:
-            import tensorflow as tf
-            from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-            body = folded(self.body) if self.precision == "bf16" else self.body
-            function = tf.function(
-                lambda images: body(tf.cast(images, tf.float32), training=False),
-                input_signature=[tf.TensorSpec(self.body.input_shape, tf.float32)],
-                autograph=False,
-            )
-            frozen = convert_variables_to_constants_v2(function.get_concrete_function())
-            self.plain = lambda images: tf.cast(frozen(tf.cast(images, tf.float32))[0], tf.float32)
+            self.plain = self.by_openvino() if self.engine == "openvino" else self.by_tensorflow()
         return self.plain
+
+    def by_tensorflow(self) -> Callable:
+        import tensorflow as tf
+
+        graph = _frozen(folded(self.body) if self.precision == "bf16" else self.body)
+        return lambda images: tf.cast(graph(tf.cast(images, tf.float32))[0], tf.float32)
+
+    def by_openvino(self) -> Callable:
+        """OpenVINO reads TensorFlow's frozen graphs, and folds batch normalisation by itself."""
+        import openvino
+        import tensorflow as tf
+
+        core = openvino.Core()
+        with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
+            file = Path(scratch) / "frozen.pb"
+            file.write_bytes(_frozen(self.body).graph.as_graph_def().SerializeToString())
+            precision = "bf16" if self.precision == "bf16" else "f32"  # else bfloat16 wherever the processor has it
+            options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+            compiled = core.compile_model(core.read_model(file), "CPU", options)
+        return lambda images: tf.constant(compiled(tf.cast(images, tf.float32).numpy())[0], tf.float32)
 
     def drawn(self, image_shape: tuple[int, ...]) -> Callable:
         """`forward` of images that the policy has drawn, by a seed of (seed, view, chunk)."""
         import tensorflow as tf
 
         from kerascls.augment import apply_policy
-
-        forward = self.forward()
 
         @tf.function(
             input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8), tf.TensorSpec((3,), tf.int32)],
@@ -265,9 +280,10 @@ class Extractor:
         def draw(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             own = tf.random.experimental.stateless_fold_in(seed[:2], seed[2])
             labels = tf.zeros((tf.shape(images)[0], 1))
-            return forward(apply_policy(self.policy, images, labels, own)[0])
+            return apply_policy(self.policy, images, labels, own)[0]
 
-        return draw
+        forward = self.forward()
+        return lambda images, seed: forward(draw(images, seed))
 
     def check(self, source: Split) -> None:
         """How near bfloat16 comes to float32, by the first images."""
@@ -284,15 +300,17 @@ class Extractor:
         rate = f", {self.computed / self.seconds:,.0f} images/s" if self.computed else ""
         far = self.cosine is not None and self.cosine < NEAR
         near = f", cosine to float32 at least {self.cosine:.4f}" if self.cosine is not None else ""
+        how = f"{self.precision} features by {ENGINES[self.engine]}"
         return (
-            f"{self.precision} features of {self.computed + self.reused:,} images, {self.reused:,} from the cache: "
+            f"{how} of {self.computed + self.reused:,} images, {self.reused:,} from the cache: "
             f"{self.seconds:.1f} s{rate}{near}"
             + (". That is far off: train with features.precision = float32 too." if far else "")
         )
 
     def report(self) -> dict[str, Any]:
         """For manifest.json."""
-        told: dict[str, Any] = {"precision": self.precision, "computed": self.computed, "from_cache": self.reused}
+        told: dict[str, Any] = {"precision": self.precision, "engine": self.engine}
+        told |= {"computed": self.computed, "from_cache": self.reused}
         told["seconds"] = round(self.seconds, 3)
         if self.computed:
             told["images_per_second"] = round(self.computed / self.seconds, 1)
@@ -313,10 +331,33 @@ def _content(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _versions() -> list[str]:
+def _frozen(model: Any) -> Any:
+    """A model as one graph of float32 images whose weights are constants: its steps are folded and fused, once."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    function = tf.function(
+        lambda images: model(images, training=False),
+        input_signature=[tf.TensorSpec(model.input_shape, tf.float32)],
+        autograph=False,
+    )
+    return convert_variables_to_constants_v2(function.get_concrete_function())
+
+
+def choose_engine(wish: str, kind: str) -> str:
+    """The engine for the recipe's `features.engine`, on a "cpu" or "gpu"."""
+    installed = importlib.util.find_spec("openvino") is not None
+    if wish == "openvino" and not installed:
+        raise ConfigError("features.engine = openvino needs OpenVINO: pip install 'kerascls[openvino]'")
+    return "openvino" if wish == "openvino" or (wish == "auto" and installed and kind == "cpu") else "tensorflow"
+
+
+def _versions(engine: str) -> list[str]:
     import keras
     import tensorflow as tf
 
     from kerascls import __version__
 
-    return [__version__, keras.__version__, tf.__version__]
+    return [__version__, keras.__version__, tf.__version__] + (
+        [f"openvino {importlib.metadata.version('openvino')}"] if engine == "openvino" else []
+    )

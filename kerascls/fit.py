@@ -52,7 +52,7 @@ class Fit:
         """
         import keras
 
-        from kerascls.features import split_model
+        from kerascls.features import choose_engine, split_model
         from kerascls.models import build_model, first_tuned
 
         self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
@@ -75,6 +75,7 @@ class Fit:
             print(random_backbone_notice(), file=sys.stderr, flush=True)
         if config.finetune.epochs:
             first_tuned(self.reference, config.finetune.unfreeze)  # raises before anything is written
+        self.engine = choose_engine(config.features.engine, placement.kind)
         self.body, head = split_model(self.reference) if config.features.views else (None, self.reference)
         self.extractor: Any = None
         self.train_part(head)
@@ -164,6 +165,7 @@ class Fit:
             config.train.seed,
             tuple(config.data.canvas),
             config.data.cache_mb,
+            self.engine,
             progress=not self.quiet,
         )
         with self.placement.device():
@@ -204,44 +206,57 @@ class Fit:
         """compile and fit for `train.epochs` more than the `done` ones. Returns how many are done then."""
         import keras
 
-        from kerascls.augment import AugmentedModel
         from kerascls.pipeline import balanced_class_weight
+        from kerascls.steps import TrainingModel
 
         augment = self.config.augment
         steps, policy = data.batches.steps, augment.policy if self.part is self.reference else []
         policy_steps = round(augment.until * self.epochs) * steps if augment.until < 1 else None
         balanced = train.class_weight == "balanced"
-        with self.placement.strategy.scope():
-            model = AugmentedModel(self.classifier, policy, train.seed, policy_steps, done * steps)
+        place, each = self.placement, self.steps_per_execution(steps)
+        # A GPU's batches come from tf.data, on the CPU, while it computes (not run on a GPU).
+        gather = data.batches.gather if (place.kind, place.strategy_name) == ("cpu", "default") else None
+        with place.strategy.scope():
+            model = TrainingModel(
+                self.classifier,
+                policy,
+                train.seed,
+                policy_steps,
+                first_step=done * steps,
+                class_weight=balanced_class_weight(self.splits["train"].labels, self.num_classes) if balanced else None,
+                gather=gather,
+                batch_size=data.batches.batch_size,
+            )
             optimizer = make_optimizer(train, steps)
-            if self.placement.precision == "float16":
+            if place.precision == "float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             model.compile(
                 optimizer=optimizer,
                 metrics=["accuracy"],
                 loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
-                steps_per_execution=self.steps_per_execution(steps),
+                steps_per_execution=each,
                 jit_compile=self.compiles_with_xla(),
             )
+        fed = data.batches.executions(each) if gather else data.batches.dataset
         if self.profile and not done:
-            self.time_steps(model, train, data)
+            self.time_steps(model, train, steps, fed)
         history = model.fit(
-            data.batches.dataset,
+            fed,
             initial_epoch=done,
             epochs=done + train.epochs,
+            steps_per_epoch=steps if gather else None,  # executions have no end; a dataset's iterator is made an epoch
             shuffle=False,
             verbose=0,
             validation_data=data.validation,
-            class_weight=balanced_class_weight(self.splits["train"].labels, self.num_classes) if balanced else None,
             callbacks=callbacks,
         )
         return done + len(history.epoch)
 
-    def time_steps(self, model: Any, train: Train, data: TrainingData) -> None:
+    def time_steps(self, model: Any, train: Train, steps: int, fed: Any) -> None:
         """Writes profile.json; the training that follows is the same as without."""
         from kerascls import timing
 
-        found = timing.time_steps(model, lambda: make_optimizer(train, data.batches.steps), data.batches.dataset)
+        found = timing.time_steps(model, lambda: make_optimizer(train, steps), fed)
         write_json(self.folder / "profile.json", found)
         if not self.quiet:
             print(timing.table(found), file=sys.stderr, flush=True)

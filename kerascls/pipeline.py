@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -45,20 +46,34 @@ class TrainingBatches:
         self.steps = max(1, count // batch_size) if drop_remainder else -(-count // batch_size)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch") if epoch is None else epoch
 
-        batches = _batches(split, num_classes, batch_size)
+        self.gather = gathering(split, num_classes)
+        self.batch_size = batch_size
         first_view = tf.random.stateless_uniform((count,), (seed, 0), 0, views, tf.int32)
 
-        def epoch_batches(_: tf.Tensor) -> tf.data.Dataset:
+        def order(_: tf.Tensor) -> tf.Tensor:
             seeds = tf.stack([tf.constant(seed, tf.int64), self.epoch])
             order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=seeds)
             if views > 1:
                 view = (tf.gather(first_view, order) + tf.cast(self.epoch, tf.int32)) % views
                 order += count * (view if plain_from is None else tf.where(self.epoch < plain_from, view, 0))
-            return batches(order[: self.steps * batch_size])
+            return order[: self.steps * batch_size]
 
-        dataset = tf.data.Dataset.range(1).flat_map(epoch_batches)
+        self._orders = tf.data.Dataset.range(1).map(order)
+        dataset = self._orders.flat_map(_batches(split, num_classes, batch_size, self.gather))
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.steps))
         self.dataset = share_among(replicas, dataset).prefetch(_PREFETCH)
+
+    def executions(self, steps: int) -> tf.data.Dataset:
+        """The positions of `steps` batches at a time, int32 `(n,)`, of one epoch after another without an end.
+
+        For `steps.TrainingModel`, which makes the batches by `gather`. Nothing is made ahead: the next epoch's order is
+        looked up when its first positions are asked for.
+        """
+        size = steps * self.batch_size
+        blocks = self._orders.flat_map(lambda order: _slices(order, size, tf.identity)).repeat()
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        return blocks.with_options(options)
 
 
 def scoring_batch_size(image_shape: tuple[int, ...]) -> int:
@@ -79,27 +94,31 @@ def scoring_batches(
         start: the first example.
     """
     batch_size = batch_size or scoring_batch_size(split.images.shape[1:])
-    dataset = _batches(split, num_classes, batch_size)(tf.range(start, len(split)))
+    batches = _batches(split, num_classes, batch_size, gathering(split, num_classes))
+    dataset = batches(tf.range(start, len(split)))
     return share_among(replicas, dataset).prefetch(_PREFETCH)
 
 
-def _batches(split: Split, num_classes: int, batch_size: int) -> Callable[[tf.Tensor], tf.data.Dataset]:
+def gathering(split: Split, num_classes: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None:
+    """What makes the batch at the positions that it is given, int32 `(n,)`; None where images are in files."""
+    if not isinstance(split.images, np.ndarray):
+        return None
+    images, labels = tf.constant(split.images), tf.constant(split.labels)
+
+    def gather(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.gather(images, positions), tf.one_hot(tf.gather(labels, positions), num_classes)
+
+    return gather
+
+
+def _batches(
+    split: Split, num_classes: int, batch_size: int, gather: Callable | None
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """What makes batches of the examples at the positions that it is given, int32 `(n,)`, in their order."""
-    labels = tf.constant(split.labels)
-    if isinstance(split.images, np.ndarray):
-        images = tf.constant(split.images)
+    if gather is not None:
+        return lambda order: _slices(order, batch_size, gather)
 
-        def gather(order: tf.Tensor) -> tf.data.Dataset:
-            def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                start = tf.cast(step, tf.int32) * batch_size
-                chosen = order[start : tf.minimum(start + batch_size, tf.size(order))]
-                return tf.gather(images, chosen), tf.one_hot(tf.gather(labels, chosen), num_classes)
-
-            return tf.data.Dataset.range((tf.size(order, tf.int64) + batch_size - 1) // batch_size).map(batch)
-
-        return gather
-
-    source = split.images
+    source, labels = split.images, tf.constant(split.labels)
     paths = tf.constant([os.fsencode(source.root / name) for name in source.names])
 
     def read(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,6 +130,16 @@ def _batches(split: Split, num_classes: int, batch_size: int) -> Callable[[tf.Te
         return files.map(read, num_parallel_calls=os.cpu_count(), deterministic=True).batch(batch_size)
 
     return stream
+
+
+def _slices(order: tf.Tensor, size: int, make: Callable) -> tf.data.Dataset:
+    """What `make` makes of every `size` positions of `order`, int32 `(n,)`; the last may be fewer."""
+
+    def one(number: tf.Tensor) -> Any:
+        start = tf.cast(number, tf.int32) * size
+        return make(order[start : tf.minimum(start + size, tf.size(order))])
+
+    return tf.data.Dataset.range((tf.size(order, tf.int64) + size - 1) // size).map(one)
 
 
 def on_canvas(split: Split, canvas: tuple[int, int] | None, cache_mb: int) -> Split:
@@ -135,7 +164,7 @@ def share_among(replicas: int, batches: tf.data.Dataset) -> tf.data.Dataset:
     A replica takes ceil(n / replicas) of n images as long as there are any, and TensorFlow 2.21's convolutions fail on
     an empty batch. Where one would have none, the batch is repeated so that each replica has all of it: the moments of
     batch normalisation stay what they were. Only the first's labels are one-hot; the copies' are zero, by which
-    `augment.AugmentedModel` leaves them out of loss, gradient and metrics.
+    `steps.TrainingModel` leaves them out of loss, gradient and metrics.
     """
     if replicas == 1:
         return batches
@@ -149,12 +178,11 @@ def share_among(replicas: int, batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.map(share)
 
 
-def balanced_class_weight(labels: np.ndarray, num_classes: int) -> dict[int, float]:
-    """Weight of each class: n / (classes with examples * examples of the class), as scikit-learn balances.
+def balanced_class_weight(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Weight of each class: n / (classes with examples * examples of the class), as scikit-learn balances; else 1.
 
-    >>> balanced_class_weight(np.array([0, 0, 0, 1]), 2)
-    {0: 0.6666666666666666, 1: 2.0}
+    >>> balanced_class_weight(np.array([0, 0, 0, 1]), 3).tolist()
+    [0.6666666666666666, 2.0, 1.0]
     """
     counts = np.bincount(labels, minlength=num_classes)
-    present = np.count_nonzero(counts)
-    return {cls: float(len(labels) / (present * count)) if count else 1.0 for cls, count in enumerate(counts)}
+    return np.where(counts, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 1.0)

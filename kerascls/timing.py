@@ -22,8 +22,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerascls.augment import AugmentedModel
 from kerascls.models import copy_for_training
+from kerascls.steps import TrainingModel
 
 ROUNDS, SECONDS = 3, 10  # at least so many rounds, and until so many seconds are over
 SPAN_SECONDS = 0.3  # of the steps that are timed together, at least one call into TensorFlow
@@ -38,7 +38,7 @@ NAMES = {
 }
 
 
-class _Forward(AugmentedModel):
+class _Forward(TrainingModel):
     """Computes the loss of a batch and leaves the weights as they are."""
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
@@ -58,14 +58,14 @@ class _Clock(keras.callbacks.Callback):
 
 
 def time_steps(
-    model: AugmentedModel, make_optimizer: Callable[[], keras.optimizers.Optimizer], dataset: tf.data.Dataset
+    model: TrainingModel, make_optimizer: Callable[[], keras.optimizers.Optimizer], dataset: tf.data.Dataset
 ) -> dict[str, Any]:
     """Times steps like those of `model.fit(dataset)` on copies; `model` stays as it is.
 
     Args:
         model: compiled, on one device without a strategy.
         make_optimizer: gives a new optimiser like the model's.
-        dataset: `TrainingBatches.dataset`.
+        dataset: what `fit` is given: `TrainingBatches.dataset`, or `.executions` where the model gathers.
 
     Returns:
         what profile.json holds: `step_ms`; `parts`, name to `{"ms", "share"}`, which add up to it; `input_alone_ms`;
@@ -77,8 +77,10 @@ def time_steps(
     classifier = copy_for_training(model.classifier, "float32", False)  # which leaves every layer's precision alone
     each = model.steps_per_execution
 
-    def variant(kind: type[AugmentedModel], policy: Any = (), metrics: list[str] | None = None) -> AugmentedModel:
-        made = kind(classifier, policy, model.seed)
+    def variant(
+        kind: type[TrainingModel], policy: Any = (), metrics: list[str] | None = None, gather: Any = None
+    ) -> TrainingModel:
+        made = kind(classifier, policy, model.seed, None, 0, model.class_weight, gather, model.batch_size)
         made.compile(
             optimizer=make_optimizer(),
             loss=model.loss,
@@ -89,18 +91,26 @@ def time_steps(
         return made
 
     held, flowing = dataset.take(1).cache().repeat(), dataset.repeat()
+    one, per_call = None, each  # elements of the dataset that a call into TensorFlow takes
+    if model.gather:
+        first = next(iter(dataset))
+        batch = model.gather(first[: model.batch_size])
+        one, per_call = lambda positions: batch, 1
+        flowing = flowing.filter(lambda positions: tf.size(positions) == tf.size(first))  # no shorter last ones
     models = {
-        "forward": variant(_Forward),
-        "backward": variant(AugmentedModel),
-        "metrics": variant(AugmentedModel, metrics=["accuracy"]),
+        "forward": variant(_Forward, gather=one),
+        "backward": variant(TrainingModel, gather=one),
+        "metrics": variant(TrainingModel, metrics=["accuracy"], gather=one),
     }
     if model.policy:
-        models["augmentation"] = variant(AugmentedModel, model.policy, ["accuracy"])
-    whole = list(models.values())[-1]
-    for made in models.values():
+        models["augmentation"] = variant(TrainingModel, model.policy, ["accuracy"], one)
+    whole = (
+        variant(TrainingModel, model.policy, ["accuracy"], model.gather) if model.gather else list(models.values())[-1]
+    )
+    for made in {*models.values(), whole}:
         made.fit(held, steps_per_epoch=each, shuffle=False, verbose=0)  # traces
 
-    def span(made: AugmentedModel, batches: tf.data.Iterator, calls: int) -> float:
+    def span(made: TrainingModel, batches: tf.data.Iterator, calls: int) -> float:
         """Milliseconds a step."""
         begin = time.perf_counter()
         for _ in range(calls):
@@ -124,19 +134,32 @@ def time_steps(
         batches = iter(flowing)
         for _ in range(DRAINED):
             next(batches)
-        begin, count = time.perf_counter(), max(calls * each, DRAINED)
+        begin, count = time.perf_counter(), max(calls * per_call, DRAINED)
         for _ in range(count):
-            next(batches)
-        return (time.perf_counter() - begin) * 1000 / count
+            made = next(batches)
+            if model.gather:
+                gathered(made)
+        return (time.perf_counter() - begin) * 1000 / (count * each / per_call)
 
-    in_memory = iter(held)
-    calls = max(1, round(SPAN_SECONDS * 1000 / (span(whole, in_memory, 1) * each)))
+    @tf.function(autograph=False)
+    def gathered(positions: tf.Tensor) -> tf.Tensor:
+        """The batches of an execution, one after another, without a step on them."""
+
+        def one(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images, labels = model.gather(positions[start : start + model.batch_size])
+            with tf.control_dependencies([images]):
+                return start + model.batch_size, total + tf.reduce_sum(labels)
+
+        return tf.while_loop(lambda start, _: start < tf.size(positions), one, (0, 0.0))[1]
+
+    on_held = iter(held)
+    calls = max(1, round(SPAN_SECONDS * 1000 / (span(whole, on_held, 1) * each)))
     timings: dict[str, list[float]] = {name: [] for name in (*models, "input", "python", "input_alone")}
     rounds, traced = 0, time.perf_counter()
     while rounds < ROUNDS or time.perf_counter() - traced < SECONDS:
         classifier.set_weights(start)  # no network that has learned one batch by heart
         for name, made in models.items():
-            timings[name].append(span(made, in_memory, calls))
+            timings[name].append(span(made, on_held, calls))
         timings["input"].append(on_batches())
         timings["python"].append(by_fit())
         timings["input_alone"].append(input_alone())

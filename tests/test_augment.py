@@ -14,6 +14,7 @@ import kerascls
 from kerascls import augment, catalog
 from kerascls.load import load
 from kerascls.models import build_model
+from kerascls.steps import TrainingModel
 
 SEED = tf.constant([0, 0], tf.int32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 7, 3)).astype("float32")
@@ -473,7 +474,7 @@ def trained(policy):
     height, width, _ = catalog.policy_output_shape(policy, (5, 7, 3))
     inputs = keras.Input((height, width, 3))
     outputs = keras.layers.Dense(6, activation="softmax")(keras.layers.Flatten()(inputs / 255))
-    model = augment.AugmentedModel(keras.Model(inputs, outputs), policy, seed=1)
+    model = TrainingModel(keras.Model(inputs, outputs), policy, seed=1)
     model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
     data = tf.data.Dataset.from_tensor_slices((IMAGES.astype("uint8"), LABELS)).batch(5)
     history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
@@ -494,8 +495,8 @@ def test_a_long_policy_trains_to_the_same_weights_twice():
 
 def test_xla_is_asked_for_only_without_a_policy():
     classifier = build_model("mnist_cnn", (28, 28, 1), 10)
-    assert augment.AugmentedModel(classifier).supports_jit
-    assert not augment.AugmentedModel(classifier, [{"name": "flip"}]).supports_jit
+    assert TrainingModel(classifier).supports_jit
+    assert not TrainingModel(classifier, [{"name": "flip"}]).supports_jit
 
 
 def test_a_saved_model_is_the_same_graph_with_and_without_a_policy(tmp_path):
@@ -522,7 +523,7 @@ def test_a_saved_model_is_the_same_graph_with_and_without_a_policy(tmp_path):
 def test_evaluation_and_what_is_saved_know_nothing_of_the_policy(policy):
     keras.utils.set_random_seed(0)
     classifier = build_model("mnist_cnn", (28, 28, 1), 10)
-    model = augment.AugmentedModel(classifier, policy)
+    model = TrainingModel(classifier, policy)
     model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
     images = np.random.default_rng(0).integers(0, 256, (10, 28, 28, 1), np.uint8)
     assert np.array_equal(model.predict(images, verbose=0), classifier.predict(images, verbose=0))
@@ -542,7 +543,7 @@ def test_training_sees_augmented_images():
     losses = {}
     moved = [{"name": "affine", "shift": 0.9}]
     for name, policy, steps in (("plain", [], None), ("augmented", moved, None), ("first three steps", moved, 3)):
-        model = augment.AugmentedModel(keras.Model(inputs, total), policy, seed=3, policy_steps=steps)
+        model = TrainingModel(keras.Model(inputs, total), policy, seed=3, policy_steps=steps)
         model.compile(keras.optimizers.SGD(0.0), "mse")
         losses[name] = model.fit(image, np.zeros((1, 2)), epochs=5, shuffle=False, verbose=0).history["loss"]
     assert losses["plain"] == [64] * 5 and 64 not in losses["augmented"]

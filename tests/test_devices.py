@@ -114,12 +114,12 @@ def test_float16_scales_the_loss_and_is_saved_in_float32(monkeypatch):
 def test_out_of_memory_names_a_batch_size_to_try(monkeypatch):
     import tensorflow as tf
 
-    from kerascls.augment import AugmentedModel
+    from kerascls.steps import TrainingModel
 
     def train_step(self, data):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(AugmentedModel, "train_step", train_step)
+    monkeypatch.setattr(TrainingModel, "train_step", train_step)
     small_npz("data.npz", count=30)
     with pytest.raises(TrainingFailed, match="Out of memory at 24 images a step. Try --batch-size 12."):
         kerascls.train("mnist_cnn", data="data.npz", batch_size=24, out="run")
@@ -231,6 +231,7 @@ def test_replicas_draw_augmentation_and_dropout_of_their_own():
 import keras, numpy as np, tensorflow as tf
 from kerascls import augment
 from kerascls.callbacks import EpochState
+from kerascls.steps import TrainingModel
 
 seen = []
 def probe(images, labels, seed, *, unused=0):
@@ -244,7 +245,7 @@ for choice in ("cpu", "cpu:0,1"):
     with place.strategy.scope():
         layers = [keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(2, "softmax")]
         classifier = keras.Sequential([keras.Input((4, 4, 1)), *layers])
-        model = augment.AugmentedModel(classifier, [{"name": "probe"}], seed=3)
+        model = TrainingModel(classifier, [{"name": "probe"}], seed=3)
         model.compile("sgd", "categorical_crossentropy", jit_compile=False)
     state = EpochState(tf.Variable(0, dtype=tf.int64), 3)
     state.set_model(model)

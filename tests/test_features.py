@@ -10,7 +10,7 @@ import pytest
 from conftest import one_line_error, tiny_transfer
 
 import kerascls
-from kerascls import cache
+from kerascls import cache, features
 from kerascls.augment import apply_policy
 from kerascls.datasets import Split
 from kerascls.errors import ConfigError, ModelError
@@ -130,7 +130,7 @@ def test_two_runs_from_the_same_features_are_equal_and_the_second_computes_nothi
     change = {"features": {"views": 3}, **FLIP, "model": {"dropout": 0.5}}
     kerascls.train(tiny, out="first", overrides=change)
     kerascls.train(tiny, out="second", overrides=change, quiet=False)
-    assert "features of 134 images, 134 from the cache" in capsys.readouterr().err  # 3 x 43 and 5 validation images
+    assert "features by OpenVINO of 134 images, 134 from the cache" in capsys.readouterr().err  # 3 x 43 and 5 validation images
     told = manifest("first")["features"]
     assert (told["views"], told["computed"], told["from_cache"]) == (3, 134, 0)
     for one, other in zip(history("first"), history("second"), strict=True):
@@ -176,6 +176,19 @@ def test_one_view_with_a_policy_says_that_nothing_is_drawn(tiny, capsys):
     assert "features.views = 1: features of the images as they are" in capsys.readouterr().err
 
 
+def test_the_engine_is_openvino_where_it_is_installed_and_tensorflow_elsewhere(tiny, monkeypatch):
+    for name, wish in (("auto", "auto"), ("plain", "tensorflow")):
+        kerascls.train(tiny, out=name, overrides={"features": {"views": 1, "engine": wish}})
+    assert [manifest(name)["features"]["engine"] for name in ("auto", "plain")] == ["openvino", "tensorflow"]
+    assert manifest("plain")["features"]["computed"] > 0  # rows of the other engine are not taken
+    assert features.choose_engine("auto", "gpu") == "tensorflow"
+    monkeypatch.setattr(features.importlib.util, "find_spec", lambda name: None)
+    assert features.choose_engine("auto", "cpu") == "tensorflow"
+    with pytest.raises(ConfigError, match=r"pip install 'kerascls\[openvino\]'"):
+        kerascls.train(tiny, out="none", overrides={"features": {"views": 1, "engine": "openvino"}})
+    assert not Path("none").exists()
+
+
 # The rows
 
 
@@ -184,10 +197,11 @@ def extractor(seed=0, **options):
     return Extractor(body, "float32", [{"name": "flip"}], seed, **options)
 
 
-def test_rows_are_the_bodys_answers_view_by_view(tiny):
+@pytest.mark.parametrize("engine", features.ENGINES)
+def test_rows_are_the_bodys_answers_view_by_view(tiny, engine):
     images = noise(CHUNK + 5)
     split = Split.of(images, np.arange(CHUNK + 5) % 3)
-    made = extractor()
+    made = extractor(engine=engine)
     found = made.features(split, "some", views=2)
     plain, drawn = found.images.reshape(2, CHUNK + 5, 8)
     assert found.labels.tolist() == split.labels.tolist() * 2
@@ -196,7 +210,7 @@ def test_rows_are_the_bodys_answers_view_by_view(tiny):
     kept = np.isclose(drawn, plain, rtol=1e-5, atol=1e-6).all(1)
     assert np.allclose(drawn[~kept], turned[~kept], rtol=1e-5, atol=1e-6)
     assert 10 < kept.sum() < CHUNK - 5
-    other = extractor(seed=1).features(split, "some", views=2).images.reshape(2, CHUNK + 5, 8)
+    other = extractor(seed=1, engine=engine).features(split, "some", views=2).images.reshape(2, CHUNK + 5, 8)
     assert np.array_equal(other[0], plain) and not np.array_equal(other[1], drawn)
 
 
@@ -213,6 +227,7 @@ def test_an_entry_is_for_what_it_was_computed_from_and_nothing_else(tiny):
     changed[3, 0, 0, 0] ^= 1
     assert computed(extractor(), Split.of(changed, split.labels)) == 6
     assert computed(extractor(), Split.of(split.images, split.labels[::-1].copy())) == 0
+    assert computed(extractor(engine="openvino")) == 6 and computed(extractor(engine="openvino")) == 0
     assert computed(extractor(seed=1), views=2) == 6
     other = extractor()
     other.policy = [{"name": "shift", "pixels": 1}]

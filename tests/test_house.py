@@ -9,9 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "kerascls"
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 
 ORDER = """
-errors catalog config runs cache metrics plots devices formats pixels images datasets split augment pipeline models
-litert load features new check summary show evaluate callbacks timing fit train sweep table predict explain export
-compare reproduce report serve cli
+errors catalog config runs cache metrics plots devices formats pixels images datasets split augment steps pipeline
+models litert load features new check summary show evaluate callbacks timing fit train sweep table predict explain
+export compare reproduce report serve cli
 """.split()
 
 # Commands of under 20 lines, in the module that owns their subject.

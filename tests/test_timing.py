@@ -67,12 +67,12 @@ def steps_on(prepare, policy=()):
     import keras
     import tensorflow as tf
 
-    from kerascls.augment import AugmentedModel
     from kerascls.models import build_model
+    from kerascls.steps import TrainingModel
 
     images, labels = np.zeros((8, 28, 28, 1), "uint8"), np.eye(10, dtype="float32")[:8]
     dataset = tf.data.Dataset.from_tensors((images, labels)).repeat(40).map(prepare).prefetch(2)
-    model = AugmentedModel(build_model("mnist_cnn", (28, 28, 1), 10), policy)
+    model = TrainingModel(build_model("mnist_cnn", (28, 28, 1), 10), policy)
     model.compile(optimizer="sgd", loss=keras.losses.CategoricalCrossentropy(), metrics=["accuracy"])
     before = model.classifier.get_weights()
     profile = timing.time_steps(model, lambda: keras.optimizers.SGD(0.1), dataset)

@@ -13,11 +13,11 @@ import tensorflow as tf
 from conftest import here, one_line_error, tiny_transfer
 
 import kerascls
-from kerascls.augment import AugmentedModel
 from kerascls.catalog import backbones
 from kerascls.errors import ConfigError, ModelError, TrainingFailed, WeightsMissing
 from kerascls.models import build_model, transfer, unfreeze_backbone
 from kerascls.pipeline import scoring_batch_size
+from kerascls.steps import TrainingModel
 
 RECIPE = """dense = 4
 
@@ -191,13 +191,13 @@ def train_graph(model):
 
 def test_a_frozen_backbone_is_not_differentiated_through(tiny):
     classifier = build_model("transfer", (12, 12, 3), 2, backbone="tiny.keras", pixel_range=[-1, 1])
-    model = AugmentedModel(classifier)
+    model = TrainingModel(classifier)
     model.compile("adam", "categorical_crossentropy")
     kinds = train_graph(model)
     assert kinds.count("Conv2D") == 2
     assert not [kind for kind in kinds if kind.startswith("Conv2DBackprop")]
     unfreeze_backbone(classifier, "conv2")
-    model = AugmentedModel(classifier)
+    model = TrainingModel(classifier)
     model.compile("adam", "categorical_crossentropy")
     kinds = train_graph(model)
     assert (kinds.count("Conv2DBackpropFilter"), kinds.count("Conv2DBackpropInput")) == (1, 0)
@@ -242,13 +242,13 @@ def test_ctrl_c_between_the_phases_keeps_the_first(tiny, monkeypatch):
 
 def test_augmentation_goes_on_counting_its_steps_in_the_second_phase(tiny, monkeypatch):
     made = []
-    original = AugmentedModel.__init__
+    original = TrainingModel.__init__
 
     def init(self, *arguments, **more):
         original(self, *arguments, **more)
         made.append((self.first_step, self.policy_steps))
 
-    monkeypatch.setattr(AugmentedModel, "__init__", init)
+    monkeypatch.setattr(TrainingModel, "__init__", init)
     kerascls.train(tiny, out="run", overrides={"augment": {"policy": [{"name": "flip"}], "until": 0.75}})
     steps = 3  # 24 images, of which validation takes a tenth: 22 in batches of 8
     assert made == [(0, 3 * steps), (2 * steps, 3 * steps)]

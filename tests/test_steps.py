@@ -1,0 +1,82 @@
+"""The training step: batches that it gathers itself train as those that tf.data hands it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascls.callbacks import EpochState
+from kerascls.datasets import Split
+from kerascls.models import build_model
+from kerascls.pipeline import TrainingBatches, balanced_class_weight
+from kerascls.steps import TrainingModel
+
+SPLIT = Split.of(np.random.default_rng(0).integers(0, 256, (50, 28, 28, 1), np.uint8), np.arange(50) ** 2 % 10)
+POLICY = [{"name": "affine", "shift": 0.1}, {"name": "mixup"}]
+
+
+def trained(gathers, steps_per_execution=3, policy=(), weighted=False, views=1):
+    """History and weights of three epochs of 7 steps of 8 images, the last one of 2."""
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(0)
+    batches = TrainingBatches(SPLIT, 10, 8 if views == 1 else 4, seed=5, views=views)
+    model = TrainingModel(
+        build_model("mnist_cnn", (28, 28, 1), 10),
+        policy,
+        seed=5,
+        policy_steps=10,
+        class_weight=balanced_class_weight(SPLIT.labels, 10) if weighted else None,
+        gather=batches.gather if gathers else None,
+        batch_size=batches.batch_size,
+    )
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.CategoricalCrossentropy(),
+        metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+    )
+    fed = batches.executions(steps_per_execution) if gathers else batches.dataset
+    seen = []
+    history = model.fit(
+        fed,
+        steps_per_epoch=batches.steps if gathers else None,
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            EpochState(batches.epoch, 5),
+            keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch)),
+        ],
+    ).history
+    assert int(model.optimizer.iterations) == 3 * batches.steps
+    return history, model.get_weights(), seen
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"policy": POLICY, "weighted": True}, {"views": 2}], ids=["plain", "policy and weights", "views"]
+)
+def test_gathered_batches_train_to_the_same_bits_as_those_of_tf_data(options):
+    (ours, weights, seen), (theirs, expected, told) = trained(True, **options), trained(False, **options)
+    assert ours == theirs and len(ours["loss"]) == 3
+    assert all(np.array_equal(*pair) for pair in zip(weights, expected, strict=True))
+    assert seen == told == [2, 5, 8] * 3  # callbacks count steps, not executions
+
+
+def test_how_many_steps_an_execution_has_changes_nothing():
+    (few, weights, _), (many, expected, seen) = trained(True, 1), trained(True, 7)
+    assert few == many and seen == [6] * 3
+    assert all(np.array_equal(*pair) for pair in zip(weights, expected, strict=True))
+
+
+def test_executions_are_the_epochs_batches_in_their_order():
+    batches = TrainingBatches(SPLIT, 10, 8, seed=5)
+    executions = iter(batches.executions(3))
+    for number in range(3):
+        batches.epoch.assign(number)
+        blocks = [next(executions).numpy() for _ in range(3)]
+        assert [len(block) for block in blocks] == [24, 24, 2]
+        order = np.concatenate(blocks)
+        assert sorted(order) == list(range(50))
+        images = np.concatenate([images.numpy() for images, _ in batches.dataset])
+        assert np.array_equal(images, SPLIT.images[order])
+    assert np.array_equal(batches.gather(tf.constant([3, 1]))[1], np.eye(10, dtype="float32")[SPLIT.labels[[3, 1]]])
