@@ -1,7 +1,7 @@
 """The articles' trainings as one writes them in Keras: arrays or ImageDataGenerator, compile, fit.
 
-`python -m benchmarks.keras_loop NAME DATA` prints a JSON object: `seconds` of the epochs, without validation, their
-`steps` and `images`, `fit_seconds` (all of `fit`), `accuracy` on the test images at the end, and `parameters`. With
+`python -m benchmarks.keras_loop NAME DATA` prints a JSON object: `seconds` of the epochs, without validation but for
+avp, their `steps` and `images`, `fit_seconds` (all of `fit`), `accuracy` on the test images at the end, and `parameters`. With
 `--block STEPS` it trains that many steps twice, and `seconds` is the second time; `steps_of_all` and `images_of_all`
 are the article's.
 """
@@ -83,7 +83,7 @@ def folders(data: Path, batch_size: int):
 
 
 class EpochSeconds(keras.callbacks.Callback):
-    """Wall time of each epoch's steps."""
+    """Wall time of each epoch's steps, and of its validation where it has one."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +105,7 @@ def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None)
     options = {"verbose": 0, "callbacks": [clock]}
     if name == "avp":
         examples, test = folders(data, train.batch_size)
-        images, steps, fit = examples.samples, len(examples), {"x": examples}
+        images, steps, fit = examples.samples, len(examples), {"x": examples, "validation_data": test}
         if block:  # warm-up is one step, not as many
             block = min(block, steps)
             fit["steps_per_epoch"] = block

@@ -17,7 +17,7 @@ class Training:
         data: the data set's name; "" for a folder of images that the user names.
         stand_in: embedded data of the same shape, for `--tiny`.
         accuracy: what the article reports, which counts as reached from there on; None where nothing can reach it.
-        ratio_of: "seconds", those of training alone, or "process_seconds" where ours computes before its first epoch.
+        validated: whether the article's epochs end with its validation images, in the loops' seconds too.
         settings: `--set` of ours.
         network: its name in the loops; "" where that is its name here.
         epochs: in place of the article's; 0 for those.
@@ -31,7 +31,7 @@ class Training:
     data: str
     stand_in: str = ""
     accuracy: float | None = None
-    ratio_of: str = "seconds"
+    validated: bool = False
     settings: tuple[str, ...] = ()
     network: str = ""
     epochs: int = 0
@@ -82,7 +82,7 @@ TRAININGS = {
         "articles/avp_resnet50",
         ("articles/avp_resnet50",),
         "",
-        ratio_of="process_seconds",
+        validated=True,
         settings=("model.weights=none", "features.views=1"),
         block=22,  # an epoch of 694 images
         warm_up=3,

@@ -177,6 +177,10 @@ def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None)
                 begin_timed, timed_from = time.perf_counter(), step
             if step == last:
                 break
+        if TRAININGS[name].validated:
+            accuracy(model, test)
+            model.train()
+            model[0].eval()
     end = time.perf_counter()
 
     found = {

@@ -29,8 +29,8 @@ def describe(name: str, settings: Settings) -> dict[str, Any]:
         f"rate {train.learning_rate:g}",
     ]
     method = (
-        "Ours trains whole, each turn with another seed; its seconds of training hold validation and the saving of "
-        "epochs, those of the loops hold neither."
+        "Ours trains whole, each turn with another seed; its seconds of training hold features, validation and the "
+        f"saving of epochs, those of the loops {'validation' if training.validated else 'none of these'}."
     )
     if not settings.full:
         method += (
@@ -41,7 +41,7 @@ def describe(name: str, settings: Settings) -> dict[str, Any]:
     return {
         "title": training.title,
         "stated_accuracy": training.accuracy,
-        "ratio_of": training.ratio_of,
+        "ratio_of": "seconds",
         "sides": {
             "ours": f"`{' '.join(['kerascls train', training.recipe, *sets(training)])}`",
             **({"bf16": "ours, features.precision = bf16"} if training.bf16 else {}),
@@ -98,13 +98,13 @@ def sets(training: Training) -> list[str]:
 
 
 def read_run(run: Path) -> Measurement:
-    """What a run folder says of its training: seconds of all epochs, accuracy of what was kept, images trained on."""
+    """What a run folder says of its training: seconds of features and epochs, accuracy of what was kept, images."""
     with (run / "history.csv").open(encoding="utf-8") as file:
         epochs = [float(row["seconds"]) for row in csv.DictReader(file)]
     splits = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["splits"]
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     return {
-        "seconds": sum(epochs),
+        "seconds": sum(epochs) + manifest.get("features", {}).get("seconds", 0.0),
         "accuracy": (splits.get("test") or splits["validation"])["accuracy"],
         "images": manifest["data"]["examples"]["train"] * len(epochs),
         "epochs": len(epochs),
