@@ -1,9 +1,9 @@
 """The articles' trainings as one writes them in Keras: arrays or ImageDataGenerator, compile, fit.
 
 `python -m benchmarks.keras_loop NAME DATA` prints a JSON object: `seconds` of the epochs, without validation but for
-avp, their `steps` and `images`, `fit_seconds` (all of `fit`), `accuracy` on the test images at the end, and `parameters`. With
-`--block STEPS` it trains that many steps twice, and `seconds` is the second time; `steps_of_all` and `images_of_all`
-are the article's.
+avp, their `steps` and `images`, `fit_seconds` (all of `fit`), `accuracy` on the test images at the end, and
+`parameters`. With `--block STEPS` it trains that many steps twice, and `seconds` is the second time; `steps_of_all` and
+`images_of_all` are the article's.
 """
 
 import json

@@ -62,10 +62,11 @@ def draw(folder: Path, count: int) -> dict[str, Any]:
 
     from PIL import Image
 
+    from kerascls.card import Card
     from kerascls.datasets import load_dataset
-    from kerascls.load import Card, save_keras
     from kerascls.models import build_model
     from kerascls.runs import atomic
+    from kerascls.save import save_keras
 
     dataset = load_dataset("shapes", image_shape=(SIDE, SIDE, 3))
     shape = (MODEL_SIDE, MODEL_SIDE, 3)

@@ -17,6 +17,10 @@ import click
 from kerascls import __version__
 from kerascls.errors import ConfigError, KerasclsError
 
+EXPORT_FORMATS = (
+    *("keras", "saved_model", "h5", "weights"),
+    *("litert", "litert_float16", "litert_int8", "onnx", "openvino"),
+)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -372,26 +376,52 @@ def predict(
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["keras", "saved_model", "h5", "weights", "litert"]),
+    type=click.Choice(EXPORT_FORMATS),
     default="saved_model",
     show_default=True,
-    help="weights is architecture JSON with weights HDF5; litert is a .tflite in float32.",
+    help="weights is architecture JSON with weights HDF5.",
 )
+@click.option("--all", "all_", is_flag=True, help="Every format whose packages are installed.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to; must not exist.  [default: under RUN/exports]")
-def export(run: Path, format_: str, out: Path | None) -> None:
+@click.option(
+    "--images", metavar="DIR", help="A folder of more images to compare on, in folders named by their classes."
+)
+@click.option("--calibration", metavar="DIR", help="A folder of images for litert_int8.  [default: training images]")
+@data_dir_option
+def export(
+    run: Path,
+    format_: str,
+    all_: bool,
+    out: Path | None,
+    images: str | None,
+    calibration: str | None,
+    data_dir: str | None,
+) -> None:
     """Write RUN's model in another format, proven to answer alike in a fresh process.
 
     \b
     kerascls export saved_models/mnist_cnn --format saved_model
+    kerascls export saved_models/mnist_cnn --all
     """
-    from kerascls.export import export as export_run
+    from kerascls.export import Exporter, export_all, headings, row
 
-    exported = export_run(run, format_, out)
-    _announce(exported.notice)
-    click.echo(
-        f"{exported.examples} images answered in a fresh process: largest difference {exported.max_difference:g}"
-    )
-    click.echo(str(exported.path))
+    if all_ and out is not None:
+        raise click.UsageError("--all writes under RUN/exports: leave out --out.")
+    exporter = Exporter(run, images, calibration, data_dir)
+    _announce(exporter.run.notice)
+    if all_:
+        click.echo(headings())
+        failed = export_all(exporter, lambda name, found: click.echo(row(name, found)))
+    else:
+        exported = exporter.export(format_, out)
+        click.echo(
+            f"{exported.examples} images answered in a fresh process: largest difference {exported.max_difference:g}"
+        )
+        click.echo(str(exported.path))
+    for line in exporter.unread:
+        click.echo(f"left out: {line}", err=True)
+    if all_ and failed:
+        raise failed
 
 
 @cli.command()

@@ -64,37 +64,15 @@ def evaluate(
             does not know.
     """
     opened = Run.open(run)
-    config, manifest = opened.config, opened.manifest
     devices.start()
     from kerascls.pipeline import scoring_batch_size
 
     classifier = load(opened.path)
-    own = data is None
-    name = manifest["data"]["name"] if own else data
-    source = config.data.name if own else data
-    is_path = source.endswith((".npz", ".py")) or manifest["data"].get("source") == "folder"
-    if own and is_path and not Path(source).exists():
-        raise DataError(f"{source}, the data of this run, is not here. Say where it is: --data PATH.")
-    dataset = load_dataset(
-        source,
-        data_dir,
-        image_shape=classifier.image_shape,
-        background=classifier.card.background,
-        resize=classifier.card.resize,
-        cache_mb=config.data.cache_mb,
-    )
-    dataset = bind_classes(dataset, classifier.class_names)
-    if dataset.fingerprint() == manifest["data"]["fingerprint"]:
-        own = True  # wherever it lies by now
-    elif own:
-        raise DataError(
-            f"{name} has changed since {opened.path.name} was trained on it. Score the new data by naming "
-            f"it: --data {source}"
-        )
+    dataset, own = run_data(opened, classifier, data, data_dir)
     if not own and "all" in dataset.splits:  # nothing of it was seen in training: every image is scored
         dataset = dataclasses.replace(dataset, splits={split: dataset.splits["all"]})
-    elif own or ("test" not in dataset.splits and split == "test"):
-        dataset = with_all_splits(dataset, config.data.validation, config.data.test)
+    elif "test" not in dataset.splits and split == "test":
+        dataset = with_all_splits(dataset, opened.config.data.validation, opened.config.data.test)
     if split not in dataset.splits:
         raise DataError(f"{dataset.name} has no {split} split. It has: {', '.join(dataset.splits)}")
     chosen = dataset.splits[split]
@@ -113,6 +91,48 @@ def evaluate(
         except (OutputError, RunError, OSError) as error:  # a run that others keep read-only can be scored all the same
             not_drawn = f"No pictures: {error}"
     return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn)
+
+
+def run_data(
+    run: Run, classifier: Classifier, data: str | None = None, data_dir: str | None = None, download: bool = True
+) -> tuple[Dataset, bool]:
+    """The run's own data set, or other data, with its labels numbered as the run's.
+
+    Args:
+        data: a name, a folder, tfds:NAME, FILE.npz; None for the run's own.
+        download: whether it may be fetched.
+
+    Returns:
+        the data set, and whether it is the one that the run was trained on; that has all its splits.
+
+    Raises:
+        DataError: it is not here, has changed, or has a class that the run does not know.
+    """
+    config, manifest = run.config, run.manifest
+    own = data is None
+    name = manifest["data"]["name"] if own else data
+    source = config.data.name if own else data
+    is_path = source.endswith((".npz", ".py")) or manifest["data"].get("source") == "folder"
+    if own and is_path and not Path(source).exists():
+        raise DataError(f"{source}, the data of this run, is not here. Say where it is: --data PATH.")
+    dataset = load_dataset(
+        source,
+        data_dir,
+        download=download,
+        image_shape=classifier.image_shape,
+        background=classifier.card.background,
+        resize=classifier.card.resize,
+        cache_mb=config.data.cache_mb,
+    )
+    dataset = bind_classes(dataset, classifier.class_names)
+    if dataset.fingerprint() == manifest["data"]["fingerprint"]:
+        own = True  # wherever it lies by now
+    elif own:
+        raise DataError(
+            f"{name} has changed since {run.path.name} was trained on it. Score the new data by naming "
+            f"it: --data {source}"
+        )
+    return (with_all_splits(dataset, config.data.validation, config.data.test) if own else dataset), own
 
 
 def bind_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:

@@ -1,22 +1,74 @@
 """Exports of a run, each proven equal to it in a fresh process before it stays."""
 
 import dataclasses
+import importlib.util
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerascls.errors import DataError, OutputError, ProofError
-from kerascls.load import CARD, Card, Classifier, load, save_h5, save_keras, save_litert, save_weights
-from kerascls.runs import Run, atomic
+from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
+from kerascls.load import Classifier, load
+from kerascls.proof import Proof, Questions, prove
+from kerascls.runs import Run, atomic, write_json
+from kerascls.save import save_h5, save_keras, save_litert, save_onnx, save_openvino, save_saved_model, save_weights
 
-TOP = 5  # names in top_labels, where there are so many classes
+CALIBRATION = 200  # training images from which int8 reads the ranges of activations
+HELD_OUT = 500  # at most so many of the data's test images, where a rounded format's accuracy is to be compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A kind of export.
+
+    Attributes:
+        place: its name under exports/.
+        suffix: of its file; "" for a folder.
+        write: (classifier, path, calibration images or None) to the file.
+        runtime: of `proof.PROBES`.
+        tolerance: what a probability may differ by at the same batch size; None where only accuracy can be compared.
+        needs: packages, and `extra` that brings them.
+    """
+
+    place: str
+    suffix: str
+    write: Callable[[Classifier, Path, np.ndarray | None], None]
+    runtime: str
+    tolerance: float | None = 0.0
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+    calibrated: bool = False
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return (self.suffix, ".hdf5") if self.suffix == ".h5" else (self.suffix,)
+
+
+def _keras(writer: Callable) -> Callable[[Classifier, Path, np.ndarray | None], None]:
+    return lambda classifier, path, _: writer(classifier.keras_model, classifier.card, path)
+
+
+def _litert(kind: str) -> Callable[[Classifier, Path, np.ndarray | None], None]:
+    return lambda classifier, path, images: save_litert(classifier.keras_model, classifier.card, path, kind, images)
+
+
+def _saved_model(classifier: Classifier, path: Path, _: np.ndarray | None) -> None:
+    save_saved_model(classifier.keras_model, classifier.card, path / "1")
+
+
+FORMATS = {
+    "keras": Format("model.keras", ".keras", _keras(save_keras), "keras"),
+    "saved_model": Format("saved_model", "", _saved_model, "saved_model"),
+    "h5": Format("model.h5", ".h5", _keras(save_h5), "keras"),
+    "weights": Format("weights", "", _keras(save_weights), "keras"),
+    "litert": Format("model.tflite", ".tflite", _litert("float32"), "litert", 1e-5),
+    "litert_float16": Format("model_float16.tflite", ".tflite", _litert("float16"), "litert", None),
+    "litert_int8": Format("model_int8.tflite", ".tflite", _litert("int8"), "litert", None, calibrated=True),
+    "onnx": Format("model.onnx", ".onnx", _keras(save_onnx), "onnx", 1e-5, ("tf2onnx", "onnx", "onnxruntime"), "onnx"),
+    "openvino": Format("openvino", "", _keras(save_openvino), "openvino", 1e-5, ("openvino",), "openvino"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,307 +78,270 @@ class Export:
     Attributes:
         path: the file or folder.
         format: as given to `export`.
-        examples: images on which it answered as its run does.
-        max_difference: largest difference of a probability at the same batch size; the proof lets only 0.0 pass, but
-            for LiteRT, whose kernels are others: 1e-5.
+        size: bytes, of all its files.
+        proof: how it answered beside its run.
+        notice: what must be said of the run, or None.
     """
 
     path: Path
     format: str
-    examples: int
-    max_difference: float
+    size: int
+    proof: Proof
     notice: str | None = None
 
+    @property
+    def examples(self) -> int:
+        return self.proof.examples
 
-def export(run: str | Path, format: str = "saved_model", out: str | Path | None = None) -> Export:
+    @property
+    def max_difference(self) -> float:
+        return self.proof.max_difference
+
+
+class Exporter:
+    """Writes and proves exports of one run; model, images and data are opened once.
+
+    Attributes:
+        unread: a line for each image of `images` or `calibration` that could not be read.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        images: str | Path | None = None,
+        calibration: str | Path | None = None,
+        data_dir: str | None = None,
+    ):
+        self.run = Run.open(run)
+        self.images, self.calibration, self.data_dir = images, calibration, data_dir
+        self.unread: list[str] = []
+        self._classifier: Classifier | None = None
+        self._questions: Questions | None = None
+        self._data: Any = None
+
+    @property
+    def classifier(self) -> Classifier:
+        if self._classifier is None:
+            self._classifier = load(self.run.path)
+        return self._classifier
+
+    def export(self, format: str, out: Path | None = None) -> Export:
+        """One format; see the function `export`."""
+        kind = FORMATS[format]
+        exports = self.run.path / "exports"
+        path = out or exports / kind.place
+        if out is not None and path.exists():
+            raise OutputError(f"{path} exists already. Remove it, or give --out another place.")
+        if kind.suffix and path.suffix not in kind.suffixes:
+            raise OutputError(f"A {format} export must end in {kind.suffix}. Received: {path.name}")
+        if reason := not_installed(format):
+            raise OutputError(reason)
+        questions = self.questions()
+        if kind.tolerance is None and (held_out := self.held_out()):
+            questions += held_out
+        calibration = self.calibration_images() if kind.calibrated else None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot make {path.parent}: {error.strerror}.") from None
+        with atomic(path, out is None) as temporary:
+            kind.write(self.classifier, temporary, calibration)
+            proof = prove(questions, self.classifier, temporary, kind.runtime, kind.tolerance)
+        made = Export(path, format, _size(path), proof, self.run.notice)
+        if out is None:
+            self.note(format, made)
+        return made
+
+    def note(self, format: str, made: Export) -> None:
+        """Keeps what was found in exports/export.json."""
+        file = self.run.path / "exports" / "export.json"
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))["exports"]
+            known = {name: row for name, row in known.items() if name in FORMATS}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            known = {}
+        known[format] = {"file": FORMATS[format].place, "bytes": made.size, **dataclasses.asdict(made.proof)}
+        write_json(file, {"format": 1, "exports": {name: known[name] for name in FORMATS if name in known}})
+
+    def questions(self) -> Questions:
+        """The run's samples, some of them at another size, and the images that were named."""
+        if self._questions is None:
+            card = self.classifier.card
+            files, names = samples(self.run)
+            found = Questions.of_noise(card.image_shape)
+            if files:
+                found, unread = Questions.of_files(files, names, card)
+                if unread:
+                    raise DataError(f"A sample of {self.run.path} cannot be read: {unread[0]}")
+            found += found.resized(card)
+            if self.images is not None:
+                found += self.read(self.images)
+            self._questions = found
+        return self._questions
+
+    def read(self, folder: str | Path, most: int | None = None) -> Questions:
+        """Images of a folder, evenly chosen where there are more than `most`; a subfolder names their class."""
+        from kerascls.predict import image_files
+
+        files = [Path(file) for file in image_files([folder])]
+        if most is not None and len(files) > most:
+            files = [files[i] for i in np.linspace(0, len(files) - 1, most).astype(int)]
+        found, unread = Questions.of_files(files, [file.parent.name for file in files], self.classifier.card)
+        self.unread += unread
+        if not len(found):
+            raise DataError(f"No image of {folder} can be read: {unread[0]}")
+        return found
+
+    def data(self) -> Any:
+        """The run's data set with its splits; a KerasclsError where it is not here."""
+        if self._data is None:
+            from kerascls.evaluate import run_data
+
+            try:
+                self._data = run_data(self.run, self.classifier, None, self.data_dir, download=False)[0]
+            except KerasclsError as error:
+                self._data = error
+        return self._data
+
+    def held_out(self) -> Questions | None:
+        """Some of the data's test images; None where the data is not here."""
+        data = self.data()
+        if isinstance(data, KerasclsError):
+            return None
+        split = data.splits.get("test") or data.splits.get("validation")
+        if split is None:
+            return None
+        chosen = np.unique(np.linspace(0, len(split) - 1, min(HELD_OUT, len(split))).astype(int))
+        return Questions.of_arrays(split.images[chosen], split.labels[chosen])
+
+    def calibration_images(self) -> np.ndarray:
+        """uint8 `(n, *image_shape)`, at most CALIBRATION: of the folder that was named, else training images."""
+        if self.calibration is not None:
+            return self.read(self.calibration, CALIBRATION).pixels
+        data = self.data()
+        if isinstance(data, KerasclsError):
+            raise DataError(f"int8 needs images to be calibrated by: --calibration DIR. {data}")
+        train = data.splits["train"]
+        chosen = np.unique(np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int))
+        return train.images[chosen]
+
+
+def export(
+    run: str | Path,
+    format: str = "saved_model",
+    out: str | Path | None = None,
+    *,
+    images: str | Path | None = None,
+    calibration: str | Path | None = None,
+    data_dir: str | None = None,
+) -> Export:
     """Writes a run's model in another format and proves that it answers alike.
 
-    The export is opened again in a fresh process without kerascls and compared on the run's samples (on 64 images of
-    noise where the run keeps none), at every entrance that it has. Only then does it take its name.
+    The export is opened again by its own runtime, in a fresh process without kerascls, and compared at every entrance
+    that it has, on the run's samples (on 64 images of noise where the run keeps none), some of them resized. Only then
+    does it take its name. What was found is kept in the run's exports/export.json.
 
     Args:
         run: the run folder.
-        format: "keras", "saved_model", "h5", "weights" (architecture.json and model.weights.h5), or "litert" (a
-            .tflite in float32).
+        format: one of FORMATS: "keras", "saved_model", "h5", "weights" (architecture.json and model.weights.h5),
+            "litert", "litert_float16", "litert_int8" (a .tflite), "onnx", "openvino" (model.xml and model.bin).
         out: where to; must not exist. Defaults to a place under the run's exports/, where an older one is replaced.
+        images: a folder of more images to compare on; in folders named by their classes, accuracy is compared too.
+        calibration: a folder of images for "litert_int8", in place of 200 of the run's training images.
+        data_dir: where TFDS keeps the run's data.
 
     Raises:
         ProofError: the export answers differently; nothing is left behind.
-        RunError, OutputError.
+        RunError, OutputError, DataError, ModelError.
     """
     if format not in FORMATS:
         raise OutputError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
-    opened = Run.open(run)
-    kind = FORMATS[format]
-    path = Path(out) if out is not None else opened.path / "exports" / kind.place
-    if out is not None and path.exists():
-        raise OutputError(f"{path} exists already. Remove it, or give --out another place.")
-    if kind.suffix and path.suffix not in kind.suffixes:
-        raise OutputError(f"A {format} export must end in {kind.suffix}. Received: {path.name}")
-    samples = sample_files(opened)
-    classifier = load(opened.path)
-    if not path.parent.is_dir():
-        try:
-            path.parent.mkdir(parents=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make {path.parent}: {error.strerror}.") from None
-    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch, atomic(path, out is None) as temporary:
-        kind.write(classifier, temporary)
-        examples, difference = prove(samples, classifier, temporary, kind, Path(scratch))
-    return Export(path, format, examples, difference, opened.notice)
+    return Exporter(run, images, calibration, data_dir).export(format, Path(out) if out is not None else None)
 
 
-# Formats
-
-
-def save_saved_model(model: Any, card: Card, path: Path) -> None:
-    """Writes a SavedModel, self-contained: it decodes, resizes, names, and needs neither Keras nor kerascls.
-
-    Signatures: `serving_default(image_bytes: string (batch,))`, `pixels(images: uint8 (batch, None, None, C))`, and
-    `serve`, which is `pixels`. All return `probabilities` float32 (batch, num_classes), `label` string (batch,),
-    `top_labels` string and `top_probabilities` float32 (batch, k).
-    """
-    import tensorflow as tf
-
-    from kerascls.images import resize, to_pixels
-
-    height, width, channels = card.image_shape
-    names = list(card.class_names)
-    top = min(TOP, len(names))
-
-    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = model(tf.cast(images, tf.float32), training=False)
-        top_probabilities, top_ids = tf.math.top_k(probabilities, top)
-        table = tf.constant(names)
-        return {
-            "probabilities": probabilities,
-            "label": tf.gather(table, tf.argmax(probabilities, -1)),
-            "top_labels": tf.gather(table, top_ids),
-            "top_probabilities": top_probabilities,
-        }
-
-    class Serving(tf.Module):
-        def __init__(self, assets: Path):
-            super().__init__()
-            self.tracked = [variable.value for variable in model.variables]
-            self.class_names_file = tf.saved_model.Asset(str(assets / "class_names.txt"))
-            self.card = tf.saved_model.Asset(str(assets / CARD))
-
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")], autograph=False)
-        def serving_default(self, image_bytes):
-            images = tf.map_fn(
-                lambda encoded: to_pixels(encoded, card.image_shape, card.background, card.resize),
-                image_bytes,
-                fn_output_signature=tf.TensorSpec(card.image_shape, tf.uint8),
-            )
-            return answer(images)
-
-        @tf.function(
-            input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, name="images")], autograph=False
-        )
-        def pixels(self, images):
-            return answer(resize(images, height, width, card.resize))
-
-        @tf.function(input_signature=[], autograph=False)
-        def class_names(self):
-            return tf.constant(names)
-
-    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
-        assets = Path(scratch)
-        (assets / "class_names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-        (assets / CARD).write_text(card.as_json(), encoding="utf-8")
-        serving = Serving(assets)
-        tf.saved_model.save(
-            serving,
-            str(path),
-            signatures={"serving_default": serving.serving_default, "pixels": serving.pixels, "serve": serving.pixels},
-        )
-
-
-def _of_keras(writer: Callable[[Any, Card, Path], None]) -> Callable[[Classifier, Path], None]:
-    return lambda classifier, path: writer(classifier.keras_model, classifier.card, path)
-
-
-def _write_saved_model(classifier: Classifier, path: Path) -> None:
-    save_saved_model(classifier.keras_model, classifier.card, path / "1")
-
-
-# Proof
-
-# Each of these is the whole program of a fresh process: it gets PATH, the folder of questions and the file for the
-# answers, and imports no kerascls. Names come back too, in the order of the probabilities.
-_PROBE_HEAD = """
-import json, os, sys, zipfile
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import numpy as np
-path, questions, answers = sys.argv[1:]
-pixels = np.load(os.path.join(questions, "pixels.npy"))
-encoded = [open(os.path.join(questions, f"{i:03d}"), "rb").read() for i in range(len(pixels))]
-size = int(open(os.path.join(questions, "batch_size")).read())
-batches = [slice(at, at + size) for at in range(0, len(pixels), size)]
-"""
-
-_PROBE_TENSORFLOW = (
-    _PROBE_HEAD
-    + """
-import tensorflow as tf
-tf.config.experimental.enable_op_determinism()
-"""
-)
-
-_PROBE_SAVED_MODEL = (
-    _PROBE_TENSORFLOW
-    + """
-model = tf.saved_model.load(os.path.join(path, "1"))
-names = [name.decode() for name in model.class_names().numpy()]
-out = {"pixels": [], "bytes": []}
-labels = []
-for batch in batches:
-    out["pixels"].append(model.signatures["pixels"](images=tf.constant(pixels[batch]))["probabilities"].numpy())
-    answer = model.signatures["serving_default"](image_bytes=tf.constant(encoded[batch]))
-    out["bytes"].append(answer["probabilities"].numpy())
-    labels += [name.decode() for name in answer["label"].numpy()]
-out = {key: np.concatenate(value) for key, value in out.items()}
-assert labels == [names[i] for i in out["bytes"].argmax(1)], "label is not the name of the highest probability"
-np.savez(answers, names=np.array(json.dumps(names)), **out)
-"""
-)
-
-_PROBE_KERAS = (
-    _PROBE_TENSORFLOW
-    + """
-import keras
-if os.path.isdir(path):
-    model = keras.models.model_from_json(open(os.path.join(path, "architecture.json")).read())
-    model.load_weights(os.path.join(path, "model.weights.h5"))
-    card = open(os.path.join(path, "kerascls.json"), encoding="utf-8").read()
-else:
-    model = keras.saving.load_model(path, compile=False)
-    if path.endswith(".keras"):
-        card = zipfile.ZipFile(path).read("kerascls.json").decode()
-    else:
-        import h5py
-        card = h5py.File(path).attrs["kerascls"]
-forward = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False), autograph=False)
-out = np.concatenate([forward(tf.constant(pixels[batch])).numpy() for batch in batches])
-np.savez(answers, names=np.array(json.dumps(json.loads(card)["class_names"])), pixels=out)
-"""
-)
-
-_PROBE_LITERT = (
-    _PROBE_HEAD
-    + """
-try:
-    from ai_edge_litert.interpreter import Interpreter
-except ImportError:
-    import tensorflow as tf
-    Interpreter = tf.lite.Interpreter
-card = zipfile.ZipFile(path).read("kerascls.json").decode()
-model = Interpreter(path)
-(entrance,), (exit_,) = model.get_input_details(), model.get_output_details()
-out = []
-for batch in batches:
-    model.resize_tensor_input(entrance["index"], pixels[batch].shape)
-    model.allocate_tensors()
-    model.set_tensor(entrance["index"], pixels[batch].astype(entrance["dtype"]))
-    model.invoke()
-    out.append(model.get_tensor(exit_["index"]))
-np.savez(answers, names=np.array(json.dumps(json.loads(card)["class_names"])), pixels=np.concatenate(out))
-"""
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Format:
-    place: str  # under exports/
-    suffix: str  # "" for a folder
-    write: Callable[[Classifier, Path], None]
-    probe: str
-    tolerance: float = 0.0  # by which a probability may differ from the run's
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        return (self.suffix, ".hdf5") if self.suffix == ".h5" else (self.suffix,)
-
-
-FORMATS = {
-    "keras": _Format("model.keras", ".keras", _of_keras(save_keras), _PROBE_KERAS),
-    "saved_model": _Format("saved_model", "", _write_saved_model, _PROBE_SAVED_MODEL),
-    "h5": _Format("model.h5", ".h5", _of_keras(save_h5), _PROBE_KERAS),
-    "weights": _Format("weights", "", _of_keras(save_weights), _PROBE_KERAS),
-    "litert": _Format("model.tflite", ".tflite", _of_keras(save_litert), _PROBE_LITERT, 1e-5),
-}
-
-
-def prove(samples: list[Path], classifier: Classifier, path: Path, kind: _Format, scratch: Path) -> tuple[int, float]:
-    """Holds the export at `path` against the run on its samples, in a fresh process, at every entrance it has.
+def export_all(exporter: Exporter, tell: Callable[[str, Export | str], None]) -> KerasclsError | None:
+    """Every format whose packages are here: `tell` takes each with its Export, or with why there is none.
 
     Returns:
-        How many images were compared, and the largest difference of a probability.
-
-    Raises:
-        ProofError: a probability differs by more than the format's tolerance (0.0: by a bit), a name differs, or the
-            export cannot be opened.
+        the error that ends the command: a failed proof before a network that cannot be converted; None where every
+        format was written but those that lack a package, or images to be calibrated by.
     """
-    from kerascls.images import encode_png, read_pixels
+    errors: list[KerasclsError] = []
+    for name in FORMATS:
+        try:
+            if reason := not_installed(name):
+                tell(name, f"not made: {reason}")
+            else:
+                tell(name, exporter.export(name))
+        except DataError as error:
+            tell(name, f"not made: {error}")
+        except (ProofError, ModelError) as error:
+            tell(name, f"FAILED: {error}")
+            errors.append(error)
+    return max(errors, key=lambda error: error.exit_code, default=None)
 
-    encoded = [file.read_bytes() for file in samples]
-    if encoded:
-        card = classifier.card
-        pixels = np.stack([read_pixels(file, card.image_shape, card.background, card.resize) for file in samples])
-    else:
-        noise = np.random.Generator(np.random.PCG64(0))
-        pixels = noise.integers(0, 256, (64, *classifier.image_shape), np.uint8)
-        encoded = [encode_png(image) for image in pixels]
-    batch_size = 32
-    expected = classifier.probabilities(pixels, batch_size)
-    np.save(scratch / "pixels.npy", pixels)
-    for i, one in enumerate(encoded):
-        (scratch / f"{i:03d}").write_bytes(one)
-    (scratch / "batch_size").write_text(str(batch_size))
-    answers = scratch / "answers.npz"
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    process = subprocess.run(
-        [sys.executable, "-c", kind.probe, str(path), str(scratch), str(answers)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
+
+_COLUMNS = ("format", "MB", "images", "difference", "same label", "accuracy", "run's", "ms at 1", "ms at 32", "file")
+_WIDTHS = (14, 8, 6, 10, 10, 8, 6, 8, 8, 0)
+
+
+def headings() -> str:
+    """The first line of `--all`'s table."""
+    return "  ".join(
+        name.rjust(width) if i else name.ljust(width) for i, (name, width) in enumerate(_aligned(_COLUMNS))
     )
-    if process.returncode:
-        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ProofError(f"The export could not be opened again in a fresh process: {reason}. Nothing was kept.")
-    largest = 0.0
-    with np.load(answers) as answered:
-        if tuple(json.loads(str(answered["names"]))) != classifier.class_names:
-            raise ProofError("The export's class names are not the run's. Nothing was kept.")
-        for entrance in answered.files:
-            if entrance == "names":
-                continue
-            difference = float(np.abs(answered[entrance] - expected).max())
-            largest = max(largest, difference)
-            if not difference <= kind.tolerance:  # NaN is a difference too
-                changed = int((answered[entrance].argmax(1) != expected.argmax(1)).sum())
-                raise ProofError(
-                    f"The export answers differently by {entrance}: probabilities by up to "
-                    f"{difference:.3g}, {changed} of {len(expected)} labels. Nothing was kept."
-                )
-    return len(expected), largest
 
 
-def sample_files(run: Run) -> list[Path]:
-    """The encoded images under samples/, in their order; none where the run keeps none."""
+def row(name: str, found: Export | str) -> str:
+    """A line of `--all`'s table."""
+    if isinstance(found, str):
+        return f"{name.ljust(_WIDTHS[0])}  {found}"
+    proof = found.proof
+    accuracies = ("" if share is None else f"{share:.4f}" for share in (proof.accuracy, proof.run_accuracy))
+    cells = (
+        name,
+        f"{found.size / 1e6:.3f}",
+        f"{proof.examples:,}",
+        f"{proof.max_difference:.2g}",
+        f"{proof.agreement:.2%}",
+        *accuracies,
+        f"{proof.ms_1:.2f}",
+        f"{proof.ms_32:.2f}",
+        str(found.path),
+    )
+    return "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(_aligned(cells)))
+
+
+def _aligned(cells: Sequence[str]) -> list[tuple[str, int]]:
+    return list(zip(cells, _WIDTHS, strict=True))
+
+
+def not_installed(format: str) -> str | None:
+    """What to install for a format; None where all is there."""
+    kind = FORMATS[format]
+    missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
+    return f"{format} needs {', '.join(missing)}: pip install 'kerascls[{kind.extra}]'" if missing else None
+
+
+def samples(run: Run) -> tuple[list[Path], Sequence[str | None]]:
+    """The encoded images under samples/, in their order, with their classes; none where the run keeps none."""
     index = run.path / "samples" / "samples.json"
     if not index.is_file():
-        return []
+        return [], []
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["files"]
-        files = [run.path / "samples" / Path(name).name for name in names]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        told = json.loads(index.read_text(encoding="utf-8"))
+        files = [run.path / "samples" / Path(name).name for name in told["files"]]
+        labels = told.get("labels")
+        labels = labels if isinstance(labels, list) and len(labels) == len(files) else [None] * len(files)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{index} is damaged: {error}") from None
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise DataError(
             f"{index.parent} lacks {len(missing)} of the images that samples.json names, first {missing[0]}."
         )
-    return files
+    return files, labels
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

@@ -250,7 +250,9 @@ class Extractor:
     def by_tensorflow(self) -> Callable:
         import tensorflow as tf
 
-        graph = _frozen(folded(self.body) if self.precision == "bf16" else self.body)
+        from kerascls.models import frozen
+
+        graph = frozen(folded(self.body) if self.precision == "bf16" else self.body)
         return lambda images: tf.cast(graph(tf.cast(images, tf.float32))[0], tf.float32)
 
     def by_openvino(self) -> Callable:
@@ -258,10 +260,12 @@ class Extractor:
         import openvino
         import tensorflow as tf
 
+        from kerascls.models import frozen
+
         core = openvino.Core()
         with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
             file = Path(scratch) / "frozen.pb"
-            file.write_bytes(_frozen(self.body).graph.as_graph_def().SerializeToString())
+            file.write_bytes(frozen(self.body).graph.as_graph_def().SerializeToString())
             precision = "bf16" if self.precision == "bf16" else "f32"  # else bfloat16 wherever the processor has it
             options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
             compiled = core.compile_model(core.read_model(file), "CPU", options)
@@ -329,19 +333,6 @@ def _content(split: Split) -> str:
         digest = hashlib.sha256(repr(split.images.shape).encode())
         digest.update(np.ascontiguousarray(split.images))
     return digest.hexdigest()
-
-
-def _frozen(model: Any) -> Any:
-    """A model as one graph of float32 images whose weights are constants: its steps are folded and fused, once."""
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    function = tf.function(
-        lambda images: model(images, training=False),
-        input_signature=[tf.TensorSpec(model.input_shape, tf.float32)],
-        autograph=False,
-    )
-    return convert_variables_to_constants_v2(function.get_concrete_function())
 
 
 def choose_engine(wish: str, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""The one door for model files: runs, .keras, .h5, .tflite, architecture + weights, SavedModel folders.
+"""The one door for model files: runs, .keras, .h5, weights, SavedModels, and those of other runtimes.
 
 Nothing but Keras' own layers is loaded, in safe mode and uncompiled.
 """
@@ -7,7 +7,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import itertools
-import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,85 +16,12 @@ from typing import Any
 import numpy as np
 
 from kerascls import devices
-from kerascls.config import RESIZE_RULES
+from kerascls.card import CARD, PROPERTY, Card, border_sides
 from kerascls.errors import DataError, ModelError
-from kerascls.litert import LiteModel
-from kerascls.runs import Run, all_notices, atomic, is_run
+from kerascls.runs import Run, all_notices, is_run
+from kerascls.runtimes import runtime_of
 
-CARD = "kerascls.json"  # zip entry of .keras and .tflite, attribute of .h5 (without suffix), file beside weights, asset
 _LEAST_SHARE = 8  # files that a thread decodes by one call; below, calling costs more than a core gains
-
-
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """What a model file must say for itself so that it answers alike everywhere.
-
-    Attributes:
-        class_names: in the order of the outputs.
-        image_shape: (height, width, channels).
-        background: RGB under transparent pixels.
-        resize: how images of other sizes are brought to `image_shape`, see `images.resize`.
-        border: "dark" or "light" where at least 95 % of the training images' borders lie on that side of mid-gray.
-        data: the data set's name.
-        fallback_for: the data set that it stood in for, or None.
-        random_backbone: whether it is a transfer model that began without pretrained weights.
-    """
-
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    background: tuple[int, int, int] = (255, 255, 255)
-    border: str | None = None
-    data: str = ""
-    fallback_for: str | None = None
-    resize: str = "stretch"
-    random_backbone: bool = False
-
-    def as_json(self) -> str:
-        from kerascls import __version__
-
-        card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self)}
-        return json.dumps(card, ensure_ascii=False, indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Card":
-        fields = json.loads(text)
-        card = cls(
-            tuple(fields["class_names"]),
-            tuple(fields["image_shape"]),
-            tuple(fields["background"]),
-            fields["border"],
-            fields["data"],
-            fields["fallback_for"],
-            fields["resize"],
-            fields.get("random_backbone", False) is True,
-        )
-        if card.resize not in RESIZE_RULES:
-            raise ModelError(f"The model's card asks for a resize that is not known: {card.resize!r}. Update kerascls.")
-        texts = [*card.class_names, card.data, card.border or "", card.fallback_for or ""]
-        numbers = [*card.image_shape, *card.background]
-        if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
-            raise ModelError("The model's card (class names, image shape) is damaged.")
-        return card
-
-    def check(self, model: Any) -> "Card":
-        """Itself, if `model` takes its image shape and answers with as many probabilities as it has names."""
-        shapes = (model.input_shape, model.output_shape)
-        if shapes != ((None, *self.image_shape), (None, len(self.class_names))):
-            raise ModelError(
-                f"The model does not fit its own card: it takes and returns {shapes}; the card says "
-                f"{self.image_shape} and {len(self.class_names)} classes. The file was changed after it was written."
-            )
-        return self
-
-    @classmethod
-    def guess(cls, model: Any) -> "Card":
-        """For a file that kerascls did not write: numbers for names, the model's own input shape."""
-        shape, outputs = model.input_shape, model.output_shape
-        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[3] not in (1, 3):
-            raise ModelError(f"The model must take images (batch, height, width, 1 or 3). Received: {shape}")
-        if not isinstance(outputs, tuple) or len(outputs) != 2 or not outputs[1]:
-            raise ModelError(f"The model must return (batch, classes). Received: {outputs}")
-        return cls(tuple(str(i) for i in range(outputs[1])), tuple(shape[1:]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,18 +44,16 @@ class Classifier:
 
     Attributes:
         card: see `Card`.
-        keras_model: the keras.Model behind it, or None for a SavedModel or a .tflite.
+        keras_model: the keras.Model behind it, or None for a SavedModel and for other runtimes.
     """
 
-    def __init__(
-        self, card: Card, keras_model: Any = None, saved_model: Any = None, lite_model: LiteModel | None = None
-    ):
+    def __init__(self, card: Card, keras_model: Any = None, saved_model: Any = None, runtime: Any = None):
         self.card = card
         self.keras_model = keras_model
         self._saved_model = saved_model  # kept alive: its functions lose their variables otherwise
-        self._lite_model = lite_model
-        if lite_model is not None:
-            self._forward = lite_model  # TensorFlow stays unimported
+        self._runtime = runtime
+        if runtime is not None:
+            self._forward = runtime  # TensorFlow stays unimported
             return
         import tensorflow as tf
 
@@ -225,7 +149,7 @@ class Classifier:
 
     def read(self, files: Sequence[str | os.PathLike], invert: bool = False) -> list[np.ndarray | DataError]:
         """Of each file, in order, the pixels that the model sees, uint8 `image_shape`, or what is wrong with it."""
-        if self._lite_model is not None:
+        if self._runtime is not None:
             from kerascls.pixels import read_batch
         else:
             from kerascls.images import read_batch
@@ -270,24 +194,6 @@ class Classifier:
         return all_notices(self.card.fallback_for, self.card.data, self.card.random_backbone)
 
 
-def border_sides(images: np.ndarray) -> np.ndarray:
-    """ "dark" or "light" of each of uint8 images `(n, height, width, channels)`: the side of mid-gray on which the mean
-    of its outermost pixels lies."""
-    lines = (images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1])
-    edges = np.concatenate([line.reshape(len(images), -1) for line in lines], 1)
-    return np.where(edges.mean(1) < 127.5, "dark", "light")
-
-
-def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
-    """The side on which at least 95 % of the images' borders lie (of `most` spread evenly), or None."""
-    chosen = np.arange(0, len(images), max(1, len(images) // most))
-    sides = [border_sides(images[i][None])[0] for i in chosen]
-    for side in ("dark", "light"):
-        if sides.count(side) >= 0.95 * len(sides):
-            return side
-    return None
-
-
 # Opening
 
 
@@ -303,10 +209,11 @@ def model_files(path: str | os.PathLike) -> list[Path]:
 
 
 def load(path: str | os.PathLike) -> Classifier:
-    """Opens a run folder, a .keras, .h5 or .tflite file, a folder of architecture and weights, or a SavedModel folder.
+    """Opens a run folder, a .keras, .h5, .tflite or .onnx file, or a folder: architecture and weights, OpenVINO's
+    model.xml and model.bin, or a SavedModel.
 
-    A .tflite opens without TensorFlow where ai-edge-litert is installed. A SavedModel is named by the folder of its
-    saved_model.pb or by the one above, as TensorFlow Serving takes it.
+    A .tflite, .onnx or OpenVINO model opens without TensorFlow, by its own runtime. A SavedModel is named by the folder
+    of its saved_model.pb or by the one above, as TensorFlow Serving takes it.
 
     Raises:
         ModelError: it is missing, truncated, not a model, or not an image classifier.
@@ -315,10 +222,11 @@ def load(path: str | os.PathLike) -> Classifier:
     path = Path(path)
     if not path.exists():
         raise ModelError(
-            f"Model {path} does not exist. Give a run folder, a .keras, .h5 or .tflite file, or a SavedModel folder."
+            f"Model {path} does not exist. Give a run folder, a .keras, .h5, .tflite or .onnx file, or the folder of a "
+            "SavedModel or an OpenVINO model."
         )
-    if path.suffix == ".tflite" and path.is_file():
-        return _load_litert(path)
+    if runtime := runtime_of(path):
+        return _load_by(runtime, path)
     devices.start()
     if path.is_file():
         return _load_file(path)
@@ -330,7 +238,7 @@ def load(path: str | os.PathLike) -> Classifier:
     if folder is None:
         raise ModelError(
             f"{path} is not a model: expected a run (manifest.json), a SavedModel (saved_model.pb, or a "
-            "version folder that has it), or architecture.json with model.weights.h5."
+            "version folder that has it), architecture.json with model.weights.h5, or OpenVINO's model.xml."
         )
     return _load_saved_model(folder)
 
@@ -355,7 +263,7 @@ def _load_file(path: Path) -> Classifier:
         import h5py
 
         with h5py.File(path) as archive:
-            text = archive.attrs.get("kerascls")
+            text = archive.attrs.get(PROPERTY)
     try:
         return Classifier(Card.from_json(text).check(model) if text else Card.guess(model), model)
     except ModelError:
@@ -364,21 +272,13 @@ def _load_file(path: Path) -> Classifier:
         raise _not_loadable(path, error) from None
 
 
-def _load_litert(path: Path) -> Classifier:
+def _load_by(runtime: type, path: Path) -> Classifier:
+    model = runtime(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            text = archive.read(CARD).decode()
-    except (zipfile.BadZipFile, KeyError, ValueError):
-        raise ModelError(
-            f"Model {path} has no {CARD} behind it: it is cut short, or not one that `kerascls export --format litert` "
-            "wrote."
-        ) from None
-    try:
-        card = Card.from_json(text)
+        card = Card.from_json(model.card)
     except (ValueError, LookupError, TypeError):
         raise ModelError(f"Model {path}: its card (class names, image shape) is damaged.") from None
-    model = LiteModel(path)
-    return Classifier(card.check(model), lite_model=model)
+    return Classifier(card.check(model), runtime=model)
 
 
 def _load_weights(folder: Path) -> Classifier:
@@ -420,41 +320,3 @@ def _not_loadable(path: Path, error: Exception) -> ModelError:
     from kerascls.models._files import not_loadable
 
     return not_loadable(path, error)
-
-
-# Writing
-
-
-def save_keras(model: Any, card: Card, path: Path) -> None:
-    """Writes a .keras file that carries its card, whole or not at all."""
-    with atomic(path) as temporary:
-        model.save(temporary)
-        with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(CARD, card.as_json())
-
-
-def save_h5(model: Any, card: Card, path: Path) -> None:
-    """Writes a legacy .h5 file that carries its card in the attribute `kerascls`, whole or not at all."""
-    import h5py
-
-    with atomic(path) as temporary:
-        model.save(temporary)
-        with h5py.File(temporary, "a") as archive:
-            archive.attrs["kerascls"] = card.as_json()
-
-
-def save_litert(model: Any, card: Card, path: Path) -> None:
-    """Writes a float32 .tflite with a zip of its card behind it, as LiteRT's metadata has it, whole or not at all."""
-    with atomic(path) as temporary:
-        model.export(temporary, format="litert", verbose=False)
-        with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(CARD, card.as_json())
-
-
-def save_weights(model: Any, card: Card, path: Path) -> None:
-    """Writes a folder of architecture.json, model.weights.h5 and the card, whole or not at all."""
-    with atomic(path) as temporary:
-        temporary.mkdir()
-        (temporary / "architecture.json").write_text(model.to_json(), encoding="utf-8")
-        model.save_weights(temporary / "model.weights.h5")
-        (temporary / CARD).write_text(card.as_json(), encoding="utf-8")

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from kerascls import metrics
+from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
 from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.devices import Placement, choose, versions
 from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.evaluate import draw
 from kerascls.fit import Fit
-from kerascls.load import Card, Classifier, load, save_keras, usual_border
+from kerascls.load import Classifier, load
 from kerascls.runs import Run, atomic, now, write_csv, write_json, write_text
+from kerascls.save import save_keras
 from kerascls.split import with_all_splits
 
 SKIPPED_TOLD = 10  # files left out that are named on stderr; skipped.csv has them all

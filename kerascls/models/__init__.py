@@ -226,3 +226,16 @@ def _builder(name: str):
         return module.build
     except (Exception, SystemExit) as error:
         raise ModelError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
+
+
+def frozen(model: Any) -> Any:
+    """A model as one graph of float32 images whose weights are constants: its steps are folded and fused, once."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    function = tf.function(
+        lambda images: model(images, training=False),
+        input_signature=[tf.TensorSpec(model.input_shape, tf.float32)],
+        autograph=False,
+    )
+    return convert_variables_to_constants_v2(function.get_concrete_function())

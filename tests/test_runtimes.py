@@ -1,4 +1,4 @@
-"""A .tflite: opened without TensorFlow, quick, and with one line where it cannot be."""
+"""Models of other runtimes: opened without TensorFlow, quick, and with one line where they cannot be."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ import pytest
 from conftest import here, one_line_error
 
 import kerascls
-from kerascls import litert
+from kerascls import runtimes
 from kerascls.errors import ModelError
 
 
@@ -91,10 +91,14 @@ def test_what_is_no_model_is_told_in_one_line(tflite, digit_pngs, tmp_path, caps
     image, whole = digit_pngs[0] / "digit0.png", tflite.read_bytes()
     end = whole.index(b"PK\x03\x04")
     for name, content, reason in (
-        ("cut.tflite", whole[: len(whole) // 2], "has no kerascls.json behind it: it is cut short, or not one that"),
-        ("plain.tflite", whole[:end], "has no kerascls.json behind it"),
-        ("text.tflite", b"hello, I am no model", "has no kerascls.json behind it"),
-        ("empty.tflite", b"", "has no kerascls.json behind it"),
+        (
+            "cut.tflite",
+            whole[: len(whole) // 2],
+            "has no card (class names, image shape): it is cut short, or not one that",
+        ),
+        ("plain.tflite", whole[:end], "has no card"),
+        ("text.tflite", b"hello, I am no model", "has no card"),
+        ("empty.tflite", b"", "has no card"),
         ("head.tflite", b"x" * 1000 + whole[end:], "cannot be loaded"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -121,7 +125,7 @@ def test_tensorflows_own_copy_answers_where_litert_is_not_installed(tflite, monk
     expected = kerascls.load(tflite).probabilities(images)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    assert litert._interpreter().__module__.startswith("tensorflow")
+    assert runtimes._interpreter().__module__.startswith("tensorflow")
     assert np.abs(kerascls.load(tflite).probabilities(images) - expected).max() <= 1e-6
     assert capfd.readouterr().err == ""
 
@@ -131,3 +135,35 @@ def test_nothing_to_run_it_with_names_the_package(tflite, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModelError, match=r"needs ai-edge-litert to run: pip install 'kerascls\[litert\]'"):
         kerascls.load(tflite)
+
+
+@pytest.mark.parametrize("name, package", [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_onnx_and_openvino_answer_without_tensorflow_and_refuse_in_one_line(
+    digits_run, digit_pngs, tmp_path, name, package, monkeypatch, capsys
+):
+    file = {"onnx": "digits.onnx", "openvino": "digits"}[name]
+    made = kerascls.export(digits_run, name, out=tmp_path / file).path
+    program = (
+        "import sys; from kerascls.cli import run; code = run(sys.argv[1:]); "
+        "print(code, [name for name in ('tensorflow', 'keras', 'h5py') if name in sys.modules])"
+    )
+    files = sorted(digit_pngs[0].glob("*.png"))
+    process = subprocess.run(
+        [sys.executable, "-c", program, "predict", made, *files, "--json"], capture_output=True, text=True, check=True
+    )
+    *answers, last = process.stdout.splitlines()
+    assert last == "0 []" and process.stderr == ""
+    expected = kerascls.load(digits_run).predict(files)
+    assert [json.loads(answer)["label"] for answer in answers] == [one.label for one in expected]
+
+    cut = tmp_path / f"cut-{file}"
+    if name == "onnx":
+        cut.write_bytes(made.read_bytes()[:-100])
+    else:
+        assert kerascls.load(made / "model.xml").card == kerascls.load(digits_run).card
+        cut.mkdir()
+        (cut / "model.xml").write_bytes((made / "model.xml").read_bytes()[:500])
+    assert f"Model {cut} cannot be loaded" in one_line_error("predict", cut, files[0], capsys=capsys)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError, match=rf"pip install 'kerascls\[{name}\]'"):
+        kerascls.load(made)

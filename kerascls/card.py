@@ -1,0 +1,105 @@
+"""What a model file says for itself: its names, its pixels, its data."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from kerascls.config import RESIZE_RULES
+from kerascls.errors import ModelError
+
+# Zip entry of .keras and .tflite, property of .onnx and OpenVINO's .xml and attribute of .h5 (without suffix), file
+# beside weights, asset of a SavedModel.
+CARD = "kerascls.json"
+PROPERTY = "kerascls"
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a model file must say for itself so that it answers alike everywhere.
+
+    Attributes:
+        class_names: in the order of the outputs.
+        image_shape: (height, width, channels).
+        background: RGB under transparent pixels.
+        resize: how images of other sizes are brought to `image_shape`, see `images.resize`.
+        border: "dark" or "light" where at least 95 % of the training images' borders lie on that side of mid-gray.
+        data: the data set's name.
+        fallback_for: the data set that it stood in for, or None.
+        random_backbone: whether it is a transfer model that began without pretrained weights.
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    background: tuple[int, int, int] = (255, 255, 255)
+    border: str | None = None
+    data: str = ""
+    fallback_for: str | None = None
+    resize: str = "stretch"
+    random_backbone: bool = False
+
+    def as_json(self) -> str:
+        from kerascls import __version__
+
+        card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self)}
+        return json.dumps(card, ensure_ascii=False, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Card":
+        fields = json.loads(text)
+        card = cls(
+            tuple(fields["class_names"]),
+            tuple(fields["image_shape"]),
+            tuple(fields["background"]),
+            fields["border"],
+            fields["data"],
+            fields["fallback_for"],
+            fields["resize"],
+            fields.get("random_backbone", False) is True,
+        )
+        if card.resize not in RESIZE_RULES:
+            raise ModelError(f"The model's card asks for a resize that is not known: {card.resize!r}. Update kerascls.")
+        texts = [*card.class_names, card.data, card.border or "", card.fallback_for or ""]
+        numbers = [*card.image_shape, *card.background]
+        if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+            raise ModelError("The model's card (class names, image shape) is damaged.")
+        return card
+
+    def check(self, model: Any) -> "Card":
+        """Itself, if `model` takes its image shape and answers with as many probabilities as it has names."""
+        shapes = (model.input_shape, model.output_shape)
+        if shapes != ((None, *self.image_shape), (None, len(self.class_names))):
+            raise ModelError(
+                f"The model does not fit its own card: it takes and returns {shapes}; the card says "
+                f"{self.image_shape} and {len(self.class_names)} classes. The file was changed after it was written."
+            )
+        return self
+
+    @classmethod
+    def guess(cls, model: Any) -> "Card":
+        """For a file that kerascls did not write: numbers for names, the model's own input shape."""
+        shape, outputs = model.input_shape, model.output_shape
+        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[3] not in (1, 3):
+            raise ModelError(f"The model must take images (batch, height, width, 1 or 3). Received: {shape}")
+        if not isinstance(outputs, tuple) or len(outputs) != 2 or not outputs[1]:
+            raise ModelError(f"The model must return (batch, classes). Received: {outputs}")
+        return cls(tuple(str(i) for i in range(outputs[1])), tuple(shape[1:]))
+
+
+def border_sides(images: np.ndarray) -> np.ndarray:
+    """ "dark" or "light" of each of uint8 images `(n, height, width, channels)`: the side of mid-gray on which the mean
+    of its outermost pixels lies."""
+    lines = (images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1])
+    edges = np.concatenate([line.reshape(len(images), -1) for line in lines], 1)
+    return np.where(edges.mean(1) < 127.5, "dark", "light")
+
+
+def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
+    """The side on which at least 95 % of the images' borders lie (of `most` spread evenly), or None."""
+    chosen = np.arange(0, len(images), max(1, len(images) // most))
+    sides = [border_sides(images[i][None])[0] for i in chosen]
+    for side in ("dark", "light"):
+        if sides.count(side) >= 0.95 * len(sides):
+            return side
+    return None

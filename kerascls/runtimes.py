@@ -1,0 +1,158 @@
+"""Models that other runtimes than TensorFlow run: LiteRT (.tflite), ONNX Runtime (.onnx) and OpenVINO (.xml and .bin).
+
+Each class is called with uint8 `(n, height, width, channels)` in [0, 255] and gives float32 `(n, num_classes)`. Its
+`input_shape` and `output_shape` are as a keras.Model has them, and `card` is the text of its card.
+None imports TensorFlow, but for a .tflite where ai-edge-litert is not installed.
+"""
+
+import contextlib
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerascls import devices
+from kerascls.card import CARD, PROPERTY
+from kerascls.errors import ModelError
+
+
+class LiteModel:
+    """An opened .tflite, its card in a zip behind it."""
+
+    def __init__(self, path: Path):
+        """Raises ModelError if the file is damaged, is no classifier of float32 pixels, or nothing can run it."""
+        interpreter = _interpreter()
+        text = None
+        with contextlib.suppress(zipfile.BadZipFile, KeyError, ValueError), zipfile.ZipFile(path) as archive:
+            text = archive.read(CARD).decode()
+        self.card = _there(path, text)
+        with _refusing(path), devices.quiet_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TensorFlow's copy says that it will go
+            self._interpreter = interpreter(str(path), num_threads=os.cpu_count())
+            self._interpreter.allocate_tensors()
+            (self._input,), (self._output,) = (
+                self._interpreter.get_input_details(),
+                self._interpreter.get_output_details(),
+            )
+        shapes = [tuple(one["shape_signature"].tolist()) for one in (self._input, self._output)]
+        self.input_shape, self.output_shape = ((None, *shape[1:]) for shape in shapes)
+        kinds = {self._input["dtype"], self._output["dtype"]}
+        _check(path, shapes[0][:1] == (-1,) and kinds == {np.float32}, f"{kinds}, {shapes[0]}")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        if tuple(self._input["shape"]) != images.shape:
+            with devices.quiet_stderr():
+                self._interpreter.resize_tensor_input(self._input["index"], images.shape)
+                self._interpreter.allocate_tensors()
+            self._input = self._interpreter.get_input_details()[0]
+        self._interpreter.set_tensor(self._input["index"], images.astype(np.float32))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output["index"])
+
+
+class OnnxModel:
+    """An opened .onnx, its card among the model's properties."""
+
+    def __init__(self, path: Path):
+        """Raises ModelError as LiteModel does."""
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ModelError("A .onnx file needs ONNX Runtime to run: pip install 'kerascls[onnx]'") from None
+        with _refusing(path):
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            (self._input,), (self._output,) = self._session.get_inputs(), self._session.get_outputs()
+        self.card = _there(path, self._session.get_modelmeta().custom_metadata_map.get(PROPERTY))
+        # A dimension of any size has a name or None.
+        self.input_shape, self.output_shape = (
+            tuple(size if isinstance(size, int) else None for size in one.shape) for one in (self._input, self._output)
+        )
+        kinds = {self._input.type, self._output.type}
+        fits = self.input_shape[:1] == (None,) and kinds == {"tensor(float)"}
+        _check(path, fits, f"{kinds}, {self._input.shape}")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self._session.run([self._output.name], {self._input.name: images.astype(np.float32)})[0]
+
+
+class OpenvinoModel:
+    """An opened OpenVINO model: the .xml, or the folder of model.xml and model.bin. Its card is in the .xml."""
+
+    def __init__(self, path: Path):
+        """Raises ModelError as LiteModel does."""
+        try:
+            import openvino
+        except ImportError:
+            raise ModelError("An OpenVINO model needs OpenVINO to run: pip install 'kerascls[openvino]'") from None
+        core = openvino.Core()
+        with _refusing(path):
+            model = core.read_model(path / "model.xml" if path.is_dir() else path)
+            # Else it computes in bfloat16 wherever the processor does, which differs in the third digit.
+            options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+            self._compiled = core.compile_model(model, "CPU", options)
+            (entrance,), (exit_,) = model.inputs, model.outputs
+        self.card = _there(path, model.get_rt_info([PROPERTY]).astype(str) if model.has_rt_info([PROPERTY]) else None)
+        self.input_shape, self.output_shape = (
+            tuple(size.get_length() if size.is_static else None for size in one.partial_shape)
+            for one in (entrance, exit_)
+        )
+        kinds = {one.element_type.to_dtype() for one in (entrance, exit_)}
+        _check(path, self.input_shape[:1] == (None,) and kinds == {np.dtype("float32")}, f"{kinds}, {self.input_shape}")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self._compiled(images.astype(np.float32))[0].copy()  # the next call writes over it
+
+
+RUNTIMES = {".tflite": LiteModel, ".onnx": OnnxModel, ".xml": OpenvinoModel}
+
+
+def runtime_of(path: Path) -> type | None:
+    """The class that opens `path`; None where that is not for this room."""
+    if path.is_dir():
+        return OpenvinoModel if (path / "model.xml").is_file() else None
+    return RUNTIMES.get(path.suffix)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """One line in place of what a runtime says of a damaged file. Each has exceptions of its own."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["damaged"])[0]
+        raise ModelError(f"Model {path} cannot be loaded: {reason[:200]}") from None
+
+
+def _there(path: Path, card: str | None) -> str:
+    if card is None:
+        raise ModelError(
+            f"Model {path} has no card (class names, image shape): it is cut short, or not one that `kerascls export` "
+            "wrote."
+        )
+    return card
+
+
+def _check(path: Path, fits: bool, received: str) -> None:
+    if not fits:
+        raise ModelError(f"Model {path} must take a batch of float32 images. Received: {received}")
+
+
+def _interpreter() -> Any:
+    """The class that runs a .tflite; TensorFlow is imported only where ai-edge-litert is not installed."""
+    with contextlib.suppress(ImportError):
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter
+    try:
+        devices.start()
+        import tensorflow as tf
+
+        return tf.lite.Interpreter
+    except ImportError:
+        raise ModelError("A .tflite file needs ai-edge-litert to run: pip install 'kerascls[litert]'") from None

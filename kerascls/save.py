@@ -1,0 +1,202 @@
+"""Model files, written whole or not at all, each with its card. What is written holds the network alone: no
+augmentation, no optimiser."""
+
+import contextlib
+import io
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerascls import devices
+from kerascls.card import CARD, PROPERTY, Card
+from kerascls.errors import ModelError, OutputError
+from kerascls.runs import atomic
+
+TOP = 5  # names in a SavedModel's top_labels, where there are so many classes
+OPSET = 18  # of ONNX: the newest that tf2onnx 1.17 writes
+LITERT_KINDS = ("float32", "float16", "int8")
+
+
+# Keras'
+
+
+def save_keras(model: Any, card: Card, path: Path) -> None:
+    """Writes a .keras file that carries its card, whole or not at all."""
+    with atomic(path) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(CARD, card.as_json())
+
+
+def save_h5(model: Any, card: Card, path: Path) -> None:
+    """Writes a legacy .h5 file that carries its card in the attribute `kerascls`, whole or not at all."""
+    import h5py
+
+    with atomic(path) as temporary:
+        model.save(temporary)
+        with h5py.File(temporary, "a") as archive:
+            archive.attrs["kerascls"] = card.as_json()
+
+
+def save_weights(model: Any, card: Card, path: Path) -> None:
+    """Writes a folder of architecture.json, model.weights.h5 and the card, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / "architecture.json").write_text(model.to_json(), encoding="utf-8")
+        model.save_weights(temporary / "model.weights.h5")
+        (temporary / CARD).write_text(card.as_json(), encoding="utf-8")
+
+
+# TensorFlow's
+
+
+def save_saved_model(model: Any, card: Card, path: Path) -> None:
+    """Writes a SavedModel, self-contained: it decodes, resizes, names, and needs neither Keras nor kerascls.
+
+    Signatures: `serving_default(image_bytes: string (batch,))`, `pixels(images: uint8 (batch, None, None, C))`, and
+    `serve`, which is `pixels`. All return `probabilities` float32 (batch, num_classes), `label` string (batch,),
+    `top_labels` string and `top_probabilities` float32 (batch, k).
+    """
+    import tensorflow as tf
+
+    from kerascls.images import resize, to_pixels
+
+    height, width, channels = card.image_shape
+    names = list(card.class_names)
+    top = min(TOP, len(names))
+
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = model(tf.cast(images, tf.float32), training=False)
+        top_probabilities, top_ids = tf.math.top_k(probabilities, top)
+        table = tf.constant(names)
+        return {
+            "probabilities": probabilities,
+            "label": tf.gather(table, tf.argmax(probabilities, -1)),
+            "top_labels": tf.gather(table, top_ids),
+            "top_probabilities": top_probabilities,
+        }
+
+    class Serving(tf.Module):
+        def __init__(self, assets: Path):
+            super().__init__()
+            self.tracked = [variable.value for variable in model.variables]
+            self.class_names_file = tf.saved_model.Asset(str(assets / "class_names.txt"))
+            self.card = tf.saved_model.Asset(str(assets / CARD))
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")], autograph=False)
+        def serving_default(self, image_bytes):
+            images = tf.map_fn(
+                lambda encoded: to_pixels(encoded, card.image_shape, card.background, card.resize),
+                image_bytes,
+                fn_output_signature=tf.TensorSpec(card.image_shape, tf.uint8),
+            )
+            return answer(images)
+
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, name="images")], autograph=False
+        )
+        def pixels(self, images):
+            return answer(resize(images, height, width, card.resize))
+
+        @tf.function(input_signature=[], autograph=False)
+        def class_names(self):
+            return tf.constant(names)
+
+    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
+        assets = Path(scratch)
+        (assets / "class_names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+        (assets / CARD).write_text(card.as_json(), encoding="utf-8")
+        serving = Serving(assets)
+        tf.saved_model.save(
+            serving,
+            str(path),
+            signatures={"serving_default": serving.serving_default, "pixels": serving.pixels, "serve": serving.pixels},
+        )
+
+
+# Other runtimes'
+
+
+def save_litert(model: Any, card: Card, path: Path, kind: str = "float32", calibration: np.ndarray | None = None):
+    """Writes a .tflite with a zip of its card behind it, as LiteRT's metadata has it. It needs no Flex ops.
+
+    Args:
+        kind: of its weights. "int8" computes in whole numbers too; it takes and gives float32 as the others do.
+        calibration: for "int8": uint8 images `(n, *image_shape)` from which the ranges of activations are read.
+    """
+    import tensorflow as tf
+
+    operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8 if kind == "int8" else tf.lite.OpsSet.TFLITE_BUILTINS
+    options: dict[str, Any] = {"target_spec": {"supported_ops": [operations]}}
+    if kind != "float32":
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    if kind == "float16":
+        options["target_spec"]["supported_types"] = [tf.float16]
+    if kind == "int8":
+        options["representative_dataset"] = lambda: ([image[None].astype(np.float32)] for image in calibration)
+    with atomic(path) as temporary, _refusing(model, "LiteRT"):
+        model.export(temporary, format="litert", verbose=False, **options)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(CARD, card.as_json())
+
+
+def save_onnx(model: Any, card: Card, path: Path) -> None:
+    """Writes a .onnx: `images` float32 (batch, *image_shape) in [0, 255] to `probabilities`; the card is a property."""
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError:
+        raise OutputError("ONNX needs tf2onnx and onnx: pip install 'kerascls[onnx]'") from None
+    import tensorflow as tf
+
+    images = tf.TensorSpec(model.input_shape, tf.float32, name="images")
+    function = tf.function(
+        lambda images: {"probabilities": model(images, training=False)}, input_signature=[images], autograph=False
+    )
+    with atomic(path) as temporary, _refusing(model, "ONNX"):
+        proto, _ = tf2onnx.convert.from_function(function, [images], opset=OPSET)
+        onnx.helper.set_model_props(proto, {PROPERTY: card.as_json()})
+        onnx.save(proto, temporary)
+
+
+def save_openvino(model: Any, card: Card, path: Path) -> None:
+    """Writes a folder of model.xml and model.bin in float32: `images` to `probabilities`; the card is in the .xml."""
+    try:
+        import openvino
+    except ImportError:
+        raise OutputError("OpenVINO needs its package: pip install 'kerascls[openvino]'") from None
+    from kerascls.models import frozen
+
+    with atomic(path) as temporary, tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
+        with _refusing(model, "OpenVINO"):
+            graph = Path(scratch) / "frozen.pb"
+            graph.write_bytes(frozen(model).graph.as_graph_def().SerializeToString())
+            converted = openvino.Core().read_model(graph)
+            converted.inputs[0].get_tensor().set_names({"images"})
+            converted.outputs[0].get_tensor().set_names({"probabilities"})
+            converted.set_rt_info(card.as_json(), [PROPERTY])
+            temporary.mkdir()
+            openvino.save_model(converted, temporary / "model.xml", compress_to_fp16=False)
+
+
+@contextlib.contextmanager
+def _refusing(model: Any, what: str) -> Iterator[None]:
+    """One line in place of what a converter says of a network that it cannot convert, and none of its chatter."""
+    try:
+        with (
+            devices.quiet_stderr(),
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    except OSError:
+        raise
+    except Exception as error:  # each converter has its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"Model {model.name} cannot be converted to {what}: {reason[:200]}") from None
