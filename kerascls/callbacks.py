@@ -3,7 +3,9 @@
 import csv
 import io
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,37 @@ class EpochState(keras.callbacks.Callback):
                 self.model.distribute_strategy.experimental_local_results(generator.state.value)
             ):
                 state.assign([(self.seed * 1009 + position + (replica << 24)) % 2**32, epoch << 20])
+
+
+class Interruptible(keras.callbacks.Callback):
+    """Inside `with`, Ctrl-C ends training when the call into TensorFlow that is under way has ended; a second, at once.
+
+    Python's own KeyboardInterrupt comes wherever the main thread is, and TensorFlow may crash on one in its own code.
+    Only in the main thread, and only where SIGINT is not ignored or somebody else's.
+    """
+
+    def __enter__(self) -> "Interruptible":
+        self.asked = False
+        main = threading.current_thread() is threading.main_thread()
+        self.ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self.ours:
+            signal.signal(signal.SIGINT, self.ask)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def ask(self, *_: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def check(self, *_: Any, **__: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    on_epoch_begin = on_train_batch_end = on_test_batch_end = check
 
 
 class StopOnNaN(keras.callbacks.Callback):

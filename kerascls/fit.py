@@ -206,6 +206,7 @@ class Fit:
         """compile and fit for `train.epochs` more than the `done` ones. Returns how many are done then."""
         import keras
 
+        from kerascls.callbacks import Interruptible
         from kerascls.pipeline import balanced_class_weight
         from kerascls.steps import TrainingModel
 
@@ -240,16 +241,19 @@ class Fit:
         fed = data.batches.executions(each) if gather else data.batches.dataset
         if self.profile and not done:
             self.time_steps(model, train, steps, fed)
-        history = model.fit(
-            fed,
-            initial_epoch=done,
-            epochs=done + train.epochs,
-            steps_per_epoch=steps if gather else None,  # executions have no end; a dataset's iterator is made an epoch
-            shuffle=False,
-            verbose=0,
-            validation_data=data.validation,
-            callbacks=callbacks,
-        )
+        with Interruptible() as interruptible:
+            history = model.fit(
+                fed,
+                initial_epoch=done,
+                epochs=done + train.epochs,
+                steps_per_epoch=steps
+                if gather
+                else None,  # executions have no end; a dataset's iterator is made an epoch
+                shuffle=False,
+                verbose=0,
+                validation_data=data.validation,
+                callbacks=[*callbacks, interruptible],
+            )
         return done + len(history.epoch)
 
     def time_steps(self, model: Any, train: Train, steps: int, fed: Any) -> None:

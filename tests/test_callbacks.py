@@ -1,13 +1,14 @@
 """Callbacks on written lists of losses."""
 
 import math
+import signal
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerascls.callbacks import EpochState, KeepEpoch, StopOnNaN
+from kerascls.callbacks import EpochState, Interruptible, KeepEpoch, StopOnNaN
 from kerascls.errors import TrainingFailed
 
 
@@ -53,3 +54,22 @@ def test_dropout_is_a_function_of_seed_and_epoch():
 
     assert mask(0, 3) == mask(0, 3)
     assert mask(0, 3) != mask(0, 4) and mask(0, 3) != mask(1, 3)
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step_and_a_second_one_does_not():
+    with Interruptible() as interruptible:
+        interruptible.on_train_batch_end(0)
+        signal.raise_signal(signal.SIGINT)  # in the middle of a step
+        for edge in (interruptible.on_train_batch_end, interruptible.on_test_batch_end, interruptible.on_epoch_begin):
+            with pytest.raises(KeyboardInterrupt):
+                edge(1, logs={})
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job in the background
+    try:
+        with Interruptible() as interruptible:
+            signal.raise_signal(signal.SIGINT)
+            interruptible.on_train_batch_end(0)
+    finally:
+        signal.signal(signal.SIGINT, before)
