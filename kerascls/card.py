@@ -39,10 +39,11 @@ class Card:
     resize: str = "stretch"
     random_backbone: bool = False
 
-    def as_json(self) -> str:
+    def as_json(self, **more: Any) -> str:
+        """As it is written; `more` is for people and other tools, and not read back."""
         from kerascls import __version__
 
-        card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self)}
+        card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self), **more}
         return json.dumps(card, ensure_ascii=False, indent=2)
 
     @classmethod

@@ -133,16 +133,18 @@ def save_litert(model: Any, card: Card, path: Path, kind: str = "float32", calib
 
     operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8 if kind == "int8" else tf.lite.OpsSet.TFLITE_BUILTINS
     options: dict[str, Any] = {"target_spec": {"supported_ops": [operations]}}
+    told: dict[str, Any] = {"weights": kind}
     if kind != "float32":
         options["optimizations"] = [tf.lite.Optimize.DEFAULT]
     if kind == "float16":
         options["target_spec"]["supported_types"] = [tf.float16]
     if kind == "int8":
+        told["calibration_images"] = len(calibration)
         options["representative_dataset"] = lambda: ([image[None].astype(np.float32)] for image in calibration)
     with atomic(path) as temporary, _refusing(model, "LiteRT"):
         model.export(temporary, format="litert", verbose=False, **options)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(CARD, card.as_json())
+            archive.writestr(CARD, card.as_json(**told))
 
 
 def save_onnx(model: Any, card: Card, path: Path) -> None:

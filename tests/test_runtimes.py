@@ -78,6 +78,19 @@ def test_the_card_lies_in_a_zip_behind_the_model(tflite, digits_run):
     assert tflite.read_bytes()[4:8] == b"TFL3"
 
 
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_a_rounded_tflite_says_so_and_none_needs_flex_ops(digits_run, tflite, tmp_path, kind):
+    rounded = kerascls.export(digits_run, f"litert_{kind}", out=tmp_path / "rounded.tflite").path
+    with zipfile.ZipFile(rounded) as archive:
+        card = json.loads(archive.read("kerascls.json"))
+    assert (card["weights"], card.get("calibration_images")) == (kind, 200 if kind == "int8" else None)
+    kinds = {detail["dtype"] for detail in runtimes.LiteModel(rounded)._interpreter.get_tensor_details()}
+    assert {"float16": np.float16, "int8": np.int8}[kind] in kinds
+    for path in (tflite, rounded):
+        operations = [one["op_name"] for one in runtimes.LiteModel(path)._interpreter._get_ops_details()]
+        assert "CONV_2D" in operations and not [name for name in operations if name.startswith("Flex")]
+
+
 def test_any_batch_is_answered(tflite):
     classifier = kerascls.load(tflite)
     images = np.random.default_rng(0).integers(0, 256, (70, 28, 28, 1), np.uint8)
