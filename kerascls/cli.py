@@ -387,6 +387,9 @@ def predict(
     "--images", metavar="DIR", help="A folder of more images to compare on, in folders named by their classes."
 )
 @click.option("--calibration", metavar="DIR", help="A folder of images for litert_int8.  [default: training images]")
+@click.option(
+    "--data", metavar="DATA", help="Where the run's data is by now; litert_float16 and _int8 are tried on it."
+)
 @data_dir_option
 def export(
     run: Path,
@@ -395,6 +398,7 @@ def export(
     out: Path | None,
     images: str | None,
     calibration: str | None,
+    data: str | None,
     data_dir: str | None,
 ) -> None:
     """Write RUN's model in another format, proven to answer alike in a fresh process.
@@ -407,7 +411,7 @@ def export(
 
     if all_ and out is not None:
         raise click.UsageError("--all writes under RUN/exports: leave out --out.")
-    exporter = Exporter(run, images, calibration, data_dir)
+    exporter = Exporter(run, images, calibration, data, data_dir)
     _announce(exporter.run.notice)
     if all_:
         click.echo(headings())

@@ -110,10 +110,11 @@ class Exporter:
         run: str | Path,
         images: str | Path | None = None,
         calibration: str | Path | None = None,
+        data: str | None = None,
         data_dir: str | None = None,
     ):
         self.run = Run.open(run)
-        self.images, self.calibration, self.data_dir = images, calibration, data_dir
+        self.images, self.calibration, self.data_name, self.data_dir = images, calibration, data, data_dir
         self.unread: list[str] = []
         self._classifier: Classifier | None = None
         self._questions: Questions | None = None
@@ -198,7 +199,7 @@ class Exporter:
             from kerascls.evaluate import run_data
 
             try:
-                self._data = run_data(self.run, self.classifier, None, self.data_dir, download=False)[0]
+                self._data = run_data(self.run, self.classifier, self.data_name, self.data_dir, download=False)[0]
             except KerasclsError as error:
                 self._data = error
         return self._data
@@ -233,6 +234,7 @@ def export(
     *,
     images: str | Path | None = None,
     calibration: str | Path | None = None,
+    data: str | None = None,
     data_dir: str | None = None,
 ) -> Export:
     """Writes a run's model in another format and proves that it answers alike.
@@ -248,7 +250,8 @@ def export(
         out: where to; must not exist. Defaults to a place under the run's exports/, where an older one is replaced.
         images: a folder of more images to compare on; in folders named by their classes, accuracy is compared too.
         calibration: a folder of images for "litert_int8", in place of 200 of the run's training images.
-        data_dir: where TFDS keeps the run's data.
+        data: where the run's data is, where it is not where its recipe says; images for rounded formats are from it.
+        data_dir: where TFDS keeps it.
 
     Raises:
         ProofError: the export answers differently; nothing is left behind.
@@ -256,7 +259,7 @@ def export(
     """
     if format not in FORMATS:
         raise OutputError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
-    return Exporter(run, images, calibration, data_dir).export(format, Path(out) if out is not None else None)
+    return Exporter(run, images, calibration, data, data_dir).export(format, Path(out) if out is not None else None)
 
 
 def export_all(exporter: Exporter, tell: Callable[[str, Export | str], None]) -> KerasclsError | None:

@@ -122,16 +122,22 @@ class TrainingModel(keras.Model):
         return self.train_function
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Keras takes the first batch of `iterator` here. It fails on positions; and 3.15 adds up the replicas' first
-        batches, which fails where their shares differ in size."""
-        if iterator is not None and self.gather is not None:
-            iterator, data_batch = None, self.gather(tf.zeros(1, tf.int32))
-        elif iterator is not None and self._distribute_strategy is not None:
+        """Makes the variables of metrics and optimiser before a function is traced: TensorFlow traces one that makes
+        variables twice, which takes half a second for a small network and many for a large one.
+
+        Keras does so under a strategy alone, and there 3.15 adds up the replicas' first batches, which fails where
+        their shares differ in size.
+        """
+        if self.gather is not None:
+            data_batch = self.gather(tf.zeros(1, tf.int32))
+        elif iterator is not None and self._distribute_strategy is None:
+            data_batch = iterator._distributed_dataset.element_spec
+        elif iterator is not None:
             local = self._distribute_strategy.experimental_local_results
             for _, _, batches in iterator:
-                iterator, data_batch = None, tf.nest.map_structure(lambda value: local(value)[0], next(batches))
+                data_batch = tf.nest.map_structure(lambda value: local(value)[0], next(batches))
                 break
-        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+        self._symbolic_build(data_batch=data_batch)
 
 
 def _examples(labels: tf.Tensor) -> tf.Tensor:
