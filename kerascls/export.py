@@ -209,7 +209,7 @@ class Exporter:
         data = self.data()
         if isinstance(data, KerasclsError):
             return None
-        split = data.splits.get("test") or data.splits.get("validation")
+        split = data.splits.get("test") or data.splits.get("validation") or data.splits.get("all")
         if split is None:
             return None
         chosen = np.unique(np.linspace(0, len(split) - 1, min(HELD_OUT, len(split))).astype(int))
@@ -222,7 +222,7 @@ class Exporter:
         data = self.data()
         if isinstance(data, KerasclsError):
             raise DataError(f"int8 needs images to be calibrated by: --calibration DIR. {data}")
-        train = data.splits["train"]
+        train = data.splits.get("train") or next(iter(data.splits.values()))
         chosen = np.unique(np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int))
         return train.images[chosen]
 
