@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import REPOSITORY, here, one_line_error, tiny_backbone
 from PIL import Image
 
@@ -18,6 +19,7 @@ from kerascls.load import Card, Classifier, load, save_h5, save_keras, save_weig
 from kerascls.models import build_model
 from kerascls.pipeline import scoring_batch_size
 
+explaining = importlib.import_module("kerascls.explain")
 layers = keras.layers
 SAVED_MODEL = REPOSITORY / "saved_models" / "released" / "mnist_cnn" / "exports" / "saved_model"
 
@@ -102,7 +104,7 @@ def test_grad_cam_behind_global_average_pooling_is_cam(image_shape, monkeypatch)
     images, classes = noise(image_shape, 5), np.arange(5)
     cam = classifier_of(model)
     by_weights = heat_maps(cam, images, classes)
-    monkeypatch.setattr(importlib.import_module("kerascls.explain"), "_only_kernel", lambda steps: None)
+    monkeypatch.setattr(explaining, "_only_kernel", lambda steps: None)
     grad_cam = classifier_of(model)
     by_gradient = heat_maps(grad_cam, images, classes)
     assert (method(cam), method(grad_cam)) == ("CAM", "Grad-CAM")
@@ -147,6 +149,37 @@ def test_a_certain_answer_is_explained_too(end):
     image = noise((6, 6, 1), 1)
     assert classifier.probabilities(image)[0].tolist() == [0, 1] and method(classifier) == "Grad-CAM"
     assert heat_maps(classifier, image).max() == 1 and not heat_maps(classifier, image, [0]).any()
+
+
+def test_places_lie_over_the_middle_of_their_pixels():
+    """Of kernels of ones and mean pooling, the middle is the gradient's centre of gravity."""
+    model = chain(
+        (60, 47, 1),
+        layers.Conv2D(1, 3, use_bias=False),
+        layers.AveragePooling2D(2),
+        layers.ZeroPadding2D(((3, 0), (1, 2))),
+        layers.Conv2D(1, (4, 3), padding="same", use_bias=False),
+        layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False),
+        layers.Conv2D(1, 3, dilation_rate=(1, 2), use_bias=False),
+        layers.Cropping2D(((1, 0), (0, 1))),
+        layers.UpSampling2D(2),
+    )
+    model.set_weights([np.ones(weight.shape) for weight in model.weights])
+    steps, pixels = [], tf.Variable(tf.zeros((1, 60, 47, 1)))
+    with tf.GradientTape() as tape:
+        steps, out = explaining._trace(model, pixels.value(), tape)
+        score = tf.reduce_sum(out[0, 6:8, 4:6])  # the middle between two places: an upsampled pair is one
+    weight = tape.gradient(score, pixels).numpy()[0, ..., 0]
+    centre = [np.average(np.arange(len(sums)), weights=sums) for sums in (weight.sum(1), weight.sum(0))]
+    lies = explaining._places(steps, steps[0].input)
+    assert [distance for distance, _ in lies] == [2, 2]
+    assert np.allclose(centre, [first + distance * at for (distance, first), at in zip(lies, (6.5, 4.5), strict=True)])
+
+
+def test_a_map_is_linear_between_its_places_and_fades_outside():
+    first, second = explaining._interpolation(8, 2, (2, 3.5)).T  # places over pixels 3.5 and 5.5
+    assert first.tolist() == [0, 0.25, 0.75, 1, 0.75, 0.25, 0, 0]
+    assert second.tolist() == [0, 0, 0, 0, 0.25, 0.75, 1, 0.75]
 
 
 # Networks
