@@ -379,8 +379,8 @@ def explain(
 ) -> None:
     """Draw where RUN sees its answer in each image of FILES (files or folders): a heat map over it.
 
-    RUN is a run folder, a .keras or .h5 file. Each image becomes NAME_explained.png. One that cannot be read costs no
-    other; the command then exits 1 at its end.
+    RUN is a run folder, or a .keras or .h5 file. Each image becomes NAME_explained.png. One that cannot be read costs
+    no other; the command then exits 1 at its end.
 
     \b
     kerascls explain saved_models/mnist_cnn three.png
