@@ -12,12 +12,14 @@ from PIL import Image
 
 import kerascls
 from kerascls import heat_maps, overlay
+from kerascls.card import Card
 from kerascls.catalog import model_files
 from kerascls.errors import DataError, ModelError
 from kerascls.explain import method
-from kerascls.load import Card, Classifier, load, save_h5, save_keras, save_weights
+from kerascls.load import Classifier, load
 from kerascls.models import build_model
 from kerascls.pipeline import scoring_batch_size
+from kerascls.save import save_h5, save_keras, save_weights
 
 explaining = importlib.import_module("kerascls.explain")
 layers = keras.layers
@@ -359,7 +361,7 @@ def test_what_cannot_be_explained_is_told(digits_run, digit_pngs, tmp_path, caps
     file = digit_pngs[0] / "digit0.png"
     assert "keeps no Keras layers" in one_line_error("explain", SAVED_MODEL, file, capsys=capsys)
     with pytest.raises(ModelError, match="keeps no Keras layers"):
-        method(Classifier(Card(("a", "b"), (28, 28, 1)), lite_model=len))
+        method(Classifier(Card(("a", "b"), (28, 28, 1)), runtime=len))
     assert "does not exist" in one_line_error("explain", digits_run, "nowhere.png", capsys=capsys)
     (tmp_path / "file").write_text("")
     assert "Cannot make folder file" in one_line_error("explain", digits_run, file, "--out", "file", capsys=capsys)
