@@ -130,7 +130,9 @@ def test_two_runs_from_the_same_features_are_equal_and_the_second_computes_nothi
     change = {"features": {"views": 3}, **FLIP, "model": {"dropout": 0.5}}
     kerascls.train(tiny, out="first", overrides=change)
     kerascls.train(tiny, out="second", overrides=change, quiet=False)
-    assert "features by OpenVINO of 134 images, 134 from the cache" in capsys.readouterr().err  # 3 x 43 and 5 validation images
+    assert (
+        "features by OpenVINO of 134 images, 134 from the cache" in capsys.readouterr().err
+    )  # 3 x 43 and 5 validation images
     told = manifest("first")["features"]
     assert (told["views"], told["computed"], told["from_cache"]) == (3, 134, 0)
     for one, other in zip(history("first"), history("second"), strict=True):

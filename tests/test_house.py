@@ -11,7 +11,7 @@ README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 ORDER = """
 errors catalog config runs cache metrics plots devices formats pixels images datasets split augment steps pipeline
 models litert load features new check summary show evaluate callbacks timing fit train sweep table predict explain
-export compare reproduce report serve cli
+export compare reproduce report batching limits tf_serving serve cli
 """.split()
 
 # Commands of under 20 lines, in the module that owns their subject.
