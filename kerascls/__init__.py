@@ -18,6 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerascls.evaluate import Evaluation as Evaluation
     from kerascls.evaluate import evaluate as evaluate
+    from kerascls.explain import Explanation as Explanation
+    from kerascls.explain import explain as explain
+    from kerascls.explain import heat_maps as heat_maps
+    from kerascls.explain import overlay as overlay
     from kerascls.export import Export as Export
     from kerascls.export import export as export
     from kerascls.load import Classifier as Classifier
@@ -40,6 +44,10 @@ _HOME = {
     "Prediction": "load",
     "sweep": "sweep",
     "SweepResult": "sweep",
+    "explain": "explain",
+    "Explanation": "explain",
+    "heat_maps": "explain",
+    "overlay": "explain",
     "export": "export",
     "Export": "export",
 }

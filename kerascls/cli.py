@@ -369,6 +369,46 @@ def predict(
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--class", "class_name", metavar="NAME", help="Explain this class in place of the most probable one.")
+@click.option("--invert", is_flag=True, help="Turn black into white first, for dark ink on white paper.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The pictures' folder.  [default: here]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def explain(
+    run: Path, files: Sequence[Path], class_name: str | None, invert: bool, out: Path | None, as_json: bool
+) -> None:
+    """Draw where RUN sees its answer in each image of FILES (files or folders): a heat map over it.
+
+    RUN is a run folder, a .keras or .h5 file. Each image becomes NAME_explained.png. One that cannot be read costs no
+    other; the command then exits 1 at its end.
+
+    \b
+    kerascls explain saved_models/mnist_cnn three.png
+    kerascls explain saved_models/mnist_cnn my_photos/ --class 8 --out maps/
+    """
+    from kerascls.explain import as_json as json_line
+    from kerascls.explain import as_text
+    from kerascls.explain import explain as explain_images
+
+    def each(explanation: Any) -> None:
+        line = json_line(explanation) if as_json else as_text(explanation)
+        click.echo(_printable(line), err=explanation.error is not None and not as_json)
+
+    done = explain_images(
+        run,
+        files,
+        out,
+        class_name,
+        invert=invert,
+        each=each,
+        tell=lambda line: click.echo(_printable(line), err=True),
+    )
+    if failed := sum(explanation.error is not None for explanation in done):
+        raise KerasclsError(f"{failed} of {len(done)} images could not be read.")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "format_",

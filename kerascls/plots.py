@@ -127,18 +127,23 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 
 def image_grid(
-    images: Sequence[np.ndarray], titles: Sequence[str], columns: int | None = None, heading: str | None = None
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    columns: int | None = None,
+    heading: str | None = None,
+    side: float = 2.1,
 ) -> Figure:
     """Images in rows, each under its title.
 
     Args:
         images: uint8 `(height, width, 1 or 3)`, at least one.
         columns: defaults to the number that makes the grid nearest a square.
+        side: inches that each image has at most, its margins included.
     """
     columns = min(len(images), columns or math.ceil(math.sqrt(len(images))))
     rows = math.ceil(len(images) / columns)
     lines = max(title.count("\n") + 1 for title in titles)
-    figure = Figure(figsize=(2.1 * columns, (1.9 + 0.2 * lines) * rows), layout="constrained")
+    figure = Figure(figsize=(side * columns, (side - 0.2 + 0.2 * lines) * rows), layout="constrained")
     grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in grid:
         axes.axis("off")

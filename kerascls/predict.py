@@ -82,18 +82,21 @@ def predict(
             shown += batch[: MOST_PLOTTED - len(shown)]
         yield batch
     if other_polarity:
-        side, other = ("dark", "light") if classifier.card.border == "dark" else ("light", "dark")
-        have = f"image{'s have' if other_polarity > 1 else ' has'}"
         of_these = " (of those answered now)" if taken_over else ""  # a table does not tell it of the others
-        tell(
-            f"Warning: {other_polarity} {have} a {other} border{of_these}; the training images had {side} ones. "
-            + ("Leave out --invert." if invert else "Try --invert.")
-        )
+        tell(border_warning(other_polarity, classifier.card.border, invert, of_these))
     if plot_file is not None:
         plot([_with_pixels(classifier, answer, invert) for answer in shown], plot_file)
         tell(f"drawn: {plot_file}" + (f" (the first {len(shown)})" if len(shown) < seen else ""))
     if failed:
         raise KerasclsError(f"{failed} of {seen} images could not be read.")
+
+
+def border_warning(count: int, side: str, invert: bool, of_these: str = "") -> str:
+    """What to say of `count` images whose border is not on `side` of mid-gray, as the training data's is."""
+    have = f"image{'s have' if count > 1 else ' has'}"
+    other = "light" if side == "dark" else "dark"
+    advice = "Leave out --invert." if invert else "Try --invert."
+    return f"Warning: {count} {have} a {other} border{of_these}; the training images had {side} ones. {advice}"
 
 
 def image_files(paths: Sequence[str | Path]) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 from kerascls import tf_serving
 from kerascls.batching import Batcher
 from kerascls.errors import Busy, DataError, KerasclsError, ModelError, OutputError, TooLarge
+from kerascls.explain import heat_maps, overlay
 from kerascls.formats import Upload, encode_png
 from kerascls.load import Classifier, Prediction, border_sides, load
 
@@ -266,16 +267,14 @@ class _App:
         return _json(self._described(prediction))
 
     async def explain(self, request: Request) -> Response:
-        """An upload's names, what the model saw of it, and where it looked: both PNGs as data: URLs."""
+        """An upload's names, what the model saw of it, and the heat map over it: PNGs `image_shape` as data: URLs."""
         upload, invert, top_k = await self._uploaded(request)
         prediction, pixels = await self._answer(upload, invert, top_k)
         heat_map = note = None
         try:
-            heat = await self.batcher.in_model_thread(lambda: _heat_map(self.classifier, pixels))
-            heat_map = _data_url(heat)
-        except Busy:
-            raise
-        except (KerasclsError, ImportError) as error:
+            heat = await self.batcher.in_model_thread(lambda: heat_maps(self.classifier, pixels[None])[0])
+            heat_map = _data_url(overlay(pixels, heat))
+        except ModelError as error:  # it has no layers to look into
             note = str(error)
         answer = self._described(prediction)
         return _json({**answer, "seen": _data_url(pixels), "heat_map": heat_map, "note": note})
@@ -375,18 +374,6 @@ async def _told(_: Request, error: Exception) -> Response:
 
 
 # Pictures and the page
-
-
-def _heat_map(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
-    """Where the model looked for its first name: uint8 RGBA `(height, width, 4)`, to be laid over the image.
-
-    From black over red and yellow to white, so that lightness alone says how much; where it is little, the image shows.
-    """
-    from kerascls.explain import heat_maps
-
-    heat = heat_maps(classifier, pixels[None])[0]
-    colours = [np.clip(3 * heat - i, 0, 1) for i in range(3)] + [np.clip(2 * heat, 0, 0.75)]
-    return np.round(255 * np.stack(colours, -1)).astype(np.uint8)
 
 
 def _data_url(image: np.ndarray) -> str:
