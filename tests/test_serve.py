@@ -492,7 +492,7 @@ def browser(tmp_path, monkeypatch):
     options.binary_location = CHROMIUM
     for flag in (
         "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
-        "disable-component-update disable-sync disable-dev-shm-usage no-proxy-server window-size=390,900"
+        "disable-component-update disable-sync disable-dev-shm-usage no-proxy-server window-size=760,820"
     ).split():
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
@@ -551,7 +551,9 @@ def test_the_page_names_a_dropped_pasted_or_chosen_image_and_shows_what_decided(
     said(second)
     find("file").send_keys(str(chosen))
     said(third)
-    assert browser.execute_script("return document.scrollingElement.scrollWidth") <= 390  # a phone scrolls one way
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    assert browser.execute_script("return document.scrollingElement.scrollWidth") <= 360  # a phone scrolls one way
     browser.execute_script(HAND_OVER, "drop", "AAAA")
     WebDriverWait(browser, 30).until(lambda _: "is not an image" in find("status").text)
     assert not find("answer").is_displayed()
