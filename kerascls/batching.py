@@ -90,7 +90,8 @@ class Batcher:
                 return [await ticket.answer for ticket in tickets]
         finally:
             for ticket in tickets:
-                ticket.answer.cancel()  # of one that is answered, nothing
+                if not ticket.answer.cancel() and not ticket.answer.cancelled():
+                    ticket.answer.exception()  # asyncio complains of one that nobody looked at
 
     async def in_model_thread(self, work: Callable[[], Any]) -> Any:
         """What `work` returns, in the model's thread between two batches. Raises as `answer` does."""

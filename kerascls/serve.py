@@ -31,7 +31,7 @@ try:
     from starlette.applications import Starlette
     from starlette.datastructures import UploadFile
     from starlette.exceptions import HTTPException
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import Response
     from starlette.routing import Route
 
@@ -218,7 +218,7 @@ class _App:
             observe=self.metrics.batches.observe,
         )
         self._page, self._policy = _page(classifier, name)
-        told = (HTTPException, KerasclsError, TimeoutError, Exception)
+        told = (HTTPException, KerasclsError, TimeoutError, ClientDisconnect, Exception)
         starlette = Starlette(
             routes=[
                 Route("/", self.page),
@@ -368,6 +368,8 @@ async def _told(_: Request, error: Exception) -> Response:
         return _json({"error": str(error)}, 429, {"Retry-After": "1"})
     if isinstance(error, TimeoutError):
         return _json({"error": "The image was not answered in time."}, 504)
+    if isinstance(error, ClientDisconnect):
+        return _json({"error": "The client has gone."}, 499)  # for /metrics: nobody reads it
     if isinstance(error, KerasclsError):
         return _json({"error": str(error)}, 413 if isinstance(error, TooLarge) else 400)
     return _json({"error": f"Unexpected {type(error).__name__}. This is a bug of the server."}, 500)

@@ -50,7 +50,7 @@ def test_the_readmes_commands_print_what_it_shows(tmp_path):
     for name, arguments in (("kerascls", "-m kerascls"), ("python", "")):
         (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         (tmp_path / "bin" / name).chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "no_proxy": "127.0.0.1"}
     for name in ("bear", "chimp"):  # the user's photographs
         (tmp_path / "my_photos" / name).mkdir(parents=True)
         for i in range(10):

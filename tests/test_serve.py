@@ -492,7 +492,7 @@ def browser(tmp_path, monkeypatch):
     options.binary_location = CHROMIUM
     for flag in (
         "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
-        "disable-component-update disable-sync disable-dev-shm-usage no-proxy-server window-size=760,820"
+        "disable-component-update disable-sync disable-dev-shm-usage no-proxy-server window-size=760,1080"
     ).split():
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
