@@ -469,6 +469,54 @@ def export(
 
 
 @cli.command()
+@click.argument("model", metavar="RUN_OR_EXPORT", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 takes a free one.")
+@click.option("--name", help="The model's name in URLs.  [default: the run's]")
+@click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Images of a batch.")
+@click.option(
+    "--max-delay-ms", type=click.FloatRange(0), default=5, show_default=True, help="That an image waits for others."
+)
+@click.option(
+    "--max-queue", type=click.IntRange(1), default=256, show_default=True, help="Images under way; beyond it, 429."
+)
+@click.option("--max-body-mb", type=click.FloatRange(0, min_open=True), default=16, show_default=True, help="Else 413.")
+@click.option("--max-pixels", type=click.IntRange(1), default=25_000_000, show_default=True, help="Else 413.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=30,
+    show_default=True,
+    help="Seconds for a request to arrive, and again for an image to be answered.",
+)
+def serve(
+    model: Path,
+    host: str,
+    port: int,
+    name: str | None,
+    max_batch: int,
+    max_delay_ms: float,
+    max_queue: int,
+    max_body_mb: float,
+    max_pixels: int,
+    timeout: float,
+) -> None:
+    """Serve RUN_OR_EXPORT over HTTP: TensorFlow Serving's REST API, uploads, metrics, and a page to try it on.
+
+    SIGTERM and Ctrl-C stop it when what it took is answered. It needs pip install 'kerascls[serve]'.
+
+    \b
+    kerascls serve saved_models/mnist_cnn
+    curl -F image=@three.png http://127.0.0.1:8501/predict
+    """
+    from kerascls.serve import Limits
+    from kerascls.serve import serve as serve_model
+
+    limits = Limits(max_batch, max_delay_ms / 1000, max_queue, int(max_body_mb * 1e6), max_pixels, timeout)
+    serve_model(model, host, port, name=name, limits=limits, tell=click.echo, warn=_announce)
+
+
+@cli.command()
 @click.argument("what", metavar="RECIPE_OR_RUN")
 @click.option("--json", "as_json", is_flag=True, help="Counts and layers as one JSON object.")
 def summary(what: str, as_json: bool) -> None:

@@ -3,12 +3,14 @@
     KerasclsError             exit 1
     ├── ConfigError           a recipe, key, type or value that cannot be
     ├── DataError             a data set or image that is missing, unreadable or does not fit
-    │   └── DataMissing       a named data set that is not prepared here and cannot be downloaded
+    │   ├── DataMissing       a named data set that is not prepared here and cannot be downloaded
+    │   └── TooLarge          an image or a request of more than is taken
     ├── ModelError            a file that is not a model, or a model that does not fit
     │   └── WeightsMissing    pretrained weights that are not here and cannot be downloaded
     ├── TrainingFailed        the loss became NaN or infinite; the best epoch before that is kept
     ├── RunError              a run folder that is missing, exists already or is not finished
     ├── OutputError           a place that cannot be written
+    ├── Busy                  a server that takes nothing more for now
     └── ProofError            exit 3: an export that answers differently from its run
 
 A message names the thing, says what was expected and what came, and what to do next, in one line (a recipe's faults
@@ -32,6 +34,10 @@ class DataMissing(DataError):
     pass
 
 
+class TooLarge(DataError):
+    pass
+
+
 class ModelError(KerasclsError):
     pass
 
@@ -49,6 +55,10 @@ class RunError(KerasclsError):
 
 
 class OutputError(KerasclsError):
+    pass
+
+
+class Busy(KerasclsError):
     pass
 
 

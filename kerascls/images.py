@@ -17,7 +17,15 @@ import numpy as np
 import tensorflow as tf
 
 from kerascls.errors import DataError
-from kerascls.formats import EXIF_HEAD, checked_bytes, encode_png, image_kind, read_bytes, read_encoded  # noqa: F401
+from kerascls.formats import (  # noqa: F401
+    EXIF_HEAD,
+    Upload,
+    checked_bytes,
+    encode_png,
+    image_kind,
+    read_bytes,
+    read_encoded,
+)
 
 _HELD_BYTES = 4_000_000  # of encoded files that `read_batch` holds before it decodes them
 
@@ -155,7 +163,7 @@ def decoded_pixels(
 
 
 def read_batch(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Upload],
     image_shape: tuple[int, int, int],
     background: tuple[int, int, int] = (255, 255, 255),
     rule: str = "stretch",
@@ -194,7 +202,7 @@ def read_batch(
 
 
 def _decoded_batch(
-    paths: Sequence[str | Path], encoded: list[bytes], image_shape: tuple, background: tuple, rule: str
+    paths: Sequence[str | Path | Upload], encoded: list[bytes], image_shape: tuple, background: tuple, rule: str
 ) -> list[np.ndarray | DataError]:
     """Pixels of files of one `known_kind`. Where one does not decode, each is decoded alone: it costs no other."""
     try:

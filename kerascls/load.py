@@ -18,6 +18,7 @@ import numpy as np
 from kerascls import devices
 from kerascls.card import CARD, PROPERTY, Card, border_sides
 from kerascls.errors import DataError, ModelError
+from kerascls.formats import Upload
 from kerascls.runs import Run, all_notices, is_run
 from kerascls.runtimes import runtime_of
 
@@ -147,14 +148,29 @@ class Classifier:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def read(self, files: Sequence[str | os.PathLike], invert: bool = False) -> list[np.ndarray | DataError]:
-        """Of each file, in order, the pixels that the model sees, uint8 `image_shape`, or what is wrong with it."""
+    def read(self, files: Sequence[str | os.PathLike | Upload], invert: bool = False) -> list[np.ndarray | DataError]:
+        """Of each file or upload, in order, the pixels that the model sees, uint8 `image_shape`, or what is wrong."""
         if self._runtime is not None:
             from kerascls.pixels import read_batch
         else:
             from kerascls.images import read_batch
         read = read_batch(files, self.image_shape, self.card.background, self.card.resize)
         return [255 - item if invert and isinstance(item, np.ndarray) else item for item in read]
+
+    def resize(self, images: np.ndarray) -> np.ndarray:
+        """uint8 `(n, height, width, channels)` of any size brought to `(n, *image_shape)` by the card's rule."""
+        height, width, _ = self.image_shape
+        if images.shape[1:] == self.image_shape:
+            return images
+        if self._lite_model is not None:
+            from kerascls.pixels import resize
+
+            return np.stack([resize(image, height, width, self.card.resize) for image in images])
+        import tensorflow as tf
+
+        from kerascls.images import resize as resize_all
+
+        return resize_all(tf.constant(images), height, width, self.card.resize).numpy()
 
     def _answer(
         self, files: Sequence[str | os.PathLike], read: list[np.ndarray | DataError], top_k: int, batch_size: int

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from kerascls.errors import DataError
-from kerascls.formats import EXIF_HEAD, image_kind, read_encoded
+from kerascls.formats import EXIF_HEAD, Upload, image_kind, read_encoded
 
 
 def read_batch(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Upload],
     image_shape: tuple[int, int, int],
     background: tuple[int, int, int] = (255, 255, 255),
     rule: str = "stretch",
@@ -33,7 +33,7 @@ def read_batch(
 
 
 def read_pixels(
-    path: str | Path,
+    path: str | Path | Upload,
     image_shape: tuple[int, int, int],
     background: tuple[int, int, int] = (255, 255, 255),
     rule: str = "stretch",

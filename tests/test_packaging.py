@@ -37,6 +37,9 @@ def test_a_wheel_brings_recipes_types_and_every_module(tmp_path):
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     for path in [*(REPOSITORY / "configs").rglob("*.toml")]:
         assert f"kerascls/configs/{path.relative_to(REPOSITORY / 'configs').as_posix()}" in names
-    for path in [*(REPOSITORY / "kerascls").rglob("*.py"), REPOSITORY / "kerascls" / "py.typed"]:
+    for path in [
+        *(REPOSITORY / "kerascls").rglob("*.py"),
+        *(REPOSITORY / "kerascls" / name for name in ("py.typed", "page.html")),
+    ]:
         assert path.relative_to(REPOSITORY).as_posix() in names
     assert not [name for name in names if "saved_models" in name or "tests" in name]
