@@ -162,7 +162,7 @@ class Classifier:
         height, width, _ = self.image_shape
         if images.shape[1:] == self.image_shape:
             return images
-        if self._lite_model is not None:
+        if self._runtime is not None:
             from kerascls.pixels import resize
 
             return np.stack([resize(image, height, width, self.card.resize) for image in images])
