@@ -19,7 +19,8 @@ CONNECTIONS = 500  # below the 1,024 files that a process may usually open
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """
+    """What one server takes.
+
     Attributes:
         max_batch: images of a batch.
         max_delay: seconds that a decoded image waits for others to share its batch.

@@ -9,7 +9,7 @@ from conftest import odd_files
 from PIL import Image
 
 from kerascls import formats, images
-from kerascls.errors import DataError
+from kerascls.errors import DataError, TooLarge
 
 GENERATOR = np.random.default_rng(0)
 RGB = GENERATOR.integers(0, 256, (9, 7, 3), np.uint8)
@@ -254,3 +254,25 @@ def test_many_bytes_are_decoded_in_turns(tmp_path, monkeypatch):
     out = images.read_batch([tmp_path / name for name in names], (8, 8, 3))
     for name, pixels in zip(names, out, strict=True):
         assert np.array_equal(pixels, images.read_pixels(tmp_path / name, (8, 8, 3))), name
+
+
+def test_an_upload_is_read_as_its_file_is(tmp_path):
+    paths = [tmp_path / str(i) for i in range(len(ODD))]
+    for path, encoded in zip(paths, ODD.values(), strict=True):
+        path.write_bytes(encoded)
+    uploads = [formats.Upload(encoded, name) for name, encoded in ODD.items()]
+    both = zip(ODD, images.read_batch(paths, (24, 20, 3)), images.read_batch(uploads, (24, 20, 3)), strict=True)
+    for name, of_file, of_upload in both:
+        assert type(of_file) is type(of_upload), (name, of_upload)
+        if isinstance(of_file, np.ndarray):
+            np.testing.assert_array_equal(of_file, of_upload, name)
+
+
+def test_an_upload_is_refused_by_its_header():
+    image = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(image, "PNG")
+    small = formats.Upload(image.getvalue(), "mine.png", max_pixels=1199)
+    with pytest.raises(TooLarge, match="mine.png: has 40 x 30 pixels. At most 1,199"):
+        formats.read_encoded(small)
+    with pytest.raises(DataError, match="the image: does not decode as jpeg: its header cannot be read"):
+        formats.read_encoded(formats.Upload(b"\xff\xd8\xff" + bytes(50)))
