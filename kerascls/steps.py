@@ -128,16 +128,16 @@ class TrainingModel(keras.Model):
         Keras does so under a strategy alone, and there 3.15 adds up the replicas' first batches, which fails where
         their shares differ in size.
         """
-        if self.gather is not None:
-            data_batch = self.gather(tf.zeros(1, tf.int32))
-        elif iterator is not None and self._distribute_strategy is None:
-            data_batch = iterator._distributed_dataset.element_spec
-        elif iterator is not None:
+        if self._distribute_strategy is None:
+            shapes = (self.classifier.input_shape, self.classifier.output_shape)
+            self._symbolic_build(data_batch=tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes))
+            return
+        if iterator is not None:
             local = self._distribute_strategy.experimental_local_results
             for _, _, batches in iterator:
                 data_batch = tf.nest.map_structure(lambda value: local(value)[0], next(batches))
                 break
-        self._symbolic_build(data_batch=data_batch)
+        super()._maybe_symbolic_build(data_batch=data_batch)
 
 
 def _examples(labels: tf.Tensor) -> tf.Tensor:
