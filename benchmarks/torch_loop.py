@@ -141,12 +141,11 @@ def optimizer(train: Train, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(trainable, train.learning_rate, eps=train.epsilon)
 
 
-def accuracy(model: nn.Module, test: Dataset) -> float:
+def accuracy(model: nn.Module, test: Dataset, batch_size: int = 100) -> float:
     model.eval()
     with torch.no_grad():
-        right = sum(
-            int((model(images).argmax(1) == labels).sum()) for images, labels in DataLoader(test, batch_size=100)
-        )
+        batches = DataLoader(test, batch_size=batch_size)
+        right = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in batches)
     return right / len(test)
 
 
@@ -178,7 +177,7 @@ def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None)
             if step == last:
                 break
         if TRAININGS[name].validated:
-            accuracy(model, test)
+            accuracy(model, test, train.batch_size)
             model.train()
             model[0].eval()
     end = time.perf_counter()
