@@ -299,10 +299,10 @@ def prove(questions: Questions, classifier: Classifier, path: Path, runtime: str
     if tolerance is None:
         off = agreement - 1 if accuracies[0] is None else accuracies[0] - accuracies[1]
         if not abs(off) <= POINTS / 100:
-            what = "labels" if accuracies[0] is None else "accuracy"
+            what = "the run's labels" if accuracies[0] is None else "the run's accuracy"
             raise ProofError(
-                f"The export's {what} are off by {100 * abs(off):.2f} points on {len(expected)} images; "
-                f"{POINTS} are allowed. Nothing was kept."
+                f"The export is off {what} by {100 * abs(off):.2f} points on {len(expected)} images; {POINTS} are "
+                "allowed. Nothing was kept."
             )
     one, many = (float(value) for value in answers["ms"])
     return Proof(len(expected), largest, agreement, accuracies[0], accuracies[1], one, many)
