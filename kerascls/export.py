@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kerascls.datasets import spread
 from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
 from kerascls.load import Classifier, load
 from kerascls.proof import Proof, Questions, prove
@@ -185,22 +186,33 @@ class Exporter:
         from kerascls.predict import image_files
 
         files = [Path(file) for file in image_files([folder])]
-        if most is not None and len(files) > most:
-            files = [files[i] for i in np.linspace(0, len(files) - 1, most).astype(int)]
+        files = [files[i] for i in spread(len(files), most or len(files))]
         found, unread = Questions.of_files(files, [file.parent.name for file in files], self.classifier.card)
         self.unread += unread
         if not len(found):
             raise DataError(f"No image of {folder} can be read: {unread[0]}")
         return found
 
+    def check_named(self) -> None:
+        """Raises DataError if images or data that were named cannot be had."""
+        from kerascls.predict import image_files
+
+        self.questions()
+        if self.calibration is not None:
+            image_files([self.calibration])
+        if self.data_name is not None:
+            self.data()
+
     def data(self) -> Any:
-        """The run's data set with its splits; a KerasclsError where it is not here."""
+        """The run's data set with its splits; a KerasclsError where it is not here, raised where it was named."""
         if self._data is None:
             from kerascls.evaluate import run_data
 
             try:
                 self._data = run_data(self.run, self.classifier, self.data_name, self.data_dir, download=False)[0]
             except KerasclsError as error:
+                if self.data_name is not None:
+                    raise
                 self._data = error
         return self._data
 
@@ -212,7 +224,7 @@ class Exporter:
         split = data.splits.get("test") or data.splits.get("validation") or data.splits.get("all")
         if split is None:
             return None
-        chosen = np.unique(np.linspace(0, len(split) - 1, min(HELD_OUT, len(split))).astype(int))
+        chosen = spread(len(split), HELD_OUT)
         return Questions.of_arrays(split.images[chosen], split.labels[chosen])
 
     def calibration_images(self) -> np.ndarray:
@@ -223,8 +235,7 @@ class Exporter:
         if isinstance(data, KerasclsError):
             raise DataError(f"int8 needs images to be calibrated by: --calibration DIR. {data}")
         train = data.splits.get("train") or next(iter(data.splits.values()))
-        chosen = np.unique(np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int))
-        return train.images[chosen]
+        return train.images[spread(len(train), CALIBRATION)]
 
 
 def export(
@@ -268,7 +279,11 @@ def export_all(exporter: Exporter, tell: Callable[[str, Export | str], None]) ->
     Returns:
         the error that ends the command: a failed proof before a network that cannot be converted; None where every
         format was written but those that lack a package, or images to be calibrated by.
+
+    Raises:
+        DataError, OutputError: images or data that were named are not there, or the run cannot be written to.
     """
+    exporter.check_named()
     errors: list[KerasclsError] = []
     for name in FORMATS:
         try:
@@ -290,9 +305,7 @@ _WIDTHS = (14, 8, 6, 10, 10, 8, 6, 8, 8, 0)
 
 def headings() -> str:
     """The first line of `--all`'s table."""
-    return "  ".join(
-        name.rjust(width) if i else name.ljust(width) for i, (name, width) in enumerate(_aligned(_COLUMNS))
-    )
+    return _line(_COLUMNS)
 
 
 def row(name: str, found: Export | str) -> str:
@@ -312,11 +325,12 @@ def row(name: str, found: Export | str) -> str:
         f"{proof.ms_32:.2f}",
         str(found.path),
     )
-    return "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(_aligned(cells)))
+    return _line(cells)
 
 
-def _aligned(cells: Sequence[str]) -> list[tuple[str, int]]:
-    return list(zip(cells, _WIDTHS, strict=True))
+def _line(cells: Sequence[str]) -> str:
+    name, *rest = zip(cells, _WIDTHS, strict=True)
+    return "  ".join([name[0].ljust(name[1]), *(cell.rjust(width) for cell, width in rest)])
 
 
 def not_installed(format: str) -> str | None:

@@ -5,10 +5,8 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -256,19 +254,15 @@ class Extractor:
         return lambda images: tf.cast(graph(tf.cast(images, tf.float32))[0], tf.float32)
 
     def by_openvino(self) -> Callable:
-        """OpenVINO reads TensorFlow's frozen graphs, and folds batch normalisation by itself."""
+        """OpenVINO folds batch normalisation by itself."""
         import openvino
         import tensorflow as tf
 
-        from kerascls.models import frozen
+        from kerascls.save import to_openvino
 
-        core = openvino.Core()
-        with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
-            file = Path(scratch) / "frozen.pb"
-            file.write_bytes(frozen(self.body).graph.as_graph_def().SerializeToString())
-            precision = "bf16" if self.precision == "bf16" else "f32"  # else bfloat16 wherever the processor has it
-            options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-            compiled = core.compile_model(core.read_model(file), "CPU", options)
+        precision = "bf16" if self.precision == "bf16" else "f32"  # else bfloat16 wherever the processor has it
+        options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        compiled = openvino.Core().compile_model(to_openvino(self.body), "CPU", options)
         return lambda images: tf.constant(compiled(tf.cast(images, tf.float32).numpy())[0], tf.float32)
 
     def drawn(self, image_shape: tuple[int, ...]) -> Callable:

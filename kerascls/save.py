@@ -19,7 +19,6 @@ from kerascls.runs import atomic
 
 TOP = 5  # names in a SavedModel's top_labels, where there are so many classes
 OPSET = 18  # of ONNX: the newest that tf2onnx 1.17 writes
-LITERT_KINDS = ("float32", "float16", "int8")
 
 
 # Keras'
@@ -122,7 +121,9 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
 # Other runtimes'
 
 
-def save_litert(model: Any, card: Card, path: Path, kind: str = "float32", calibration: np.ndarray | None = None):
+def save_litert(
+    model: Any, card: Card, path: Path, kind: str = "float32", calibration: np.ndarray | None = None
+) -> None:
     """Writes a .tflite with a zip of its card behind it, as LiteRT's metadata has it. It needs no Flex ops.
 
     Args:
@@ -172,18 +173,26 @@ def save_openvino(model: Any, card: Card, path: Path) -> None:
         import openvino
     except ImportError:
         raise OutputError("OpenVINO needs its package: pip install 'kerascls[openvino]'") from None
-    from kerascls.models import frozen
-
-    with atomic(path) as temporary, tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
+    with atomic(path) as temporary:
         with _refusing(model, "OpenVINO"):
-            graph = Path(scratch) / "frozen.pb"
-            graph.write_bytes(frozen(model).graph.as_graph_def().SerializeToString())
-            converted = openvino.Core().read_model(graph)
+            converted = to_openvino(model)
             converted.inputs[0].get_tensor().set_names({"images"})
             converted.outputs[0].get_tensor().set_names({"probabilities"})
             converted.set_rt_info(card.as_json(), [PROPERTY])
             temporary.mkdir()
             openvino.save_model(converted, temporary / "model.xml", compress_to_fp16=False)
+
+
+def to_openvino(model: Any) -> Any:
+    """An openvino.Model of float32 images, read by TensorFlow's format for frozen graphs."""
+    import openvino
+
+    from kerascls.models import frozen
+
+    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
+        graph = Path(scratch) / "frozen.pb"
+        graph.write_bytes(frozen(model).graph.as_graph_def().SerializeToString())
+        return openvino.Core().read_model(graph)
 
 
 @contextlib.contextmanager

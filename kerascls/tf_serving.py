@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kerascls.errors import DataError
+from kerascls.save import TOP
 
 PATH = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -22,7 +23,6 @@ PATH = re.compile(
     re.IGNORECASE,
 )
 INPUTS = {"serving_default": "image_bytes", "pixels": "images", "serve": "images"}  # of each signature
-TOP = 5  # names in top_labels, where there are so many classes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from kerascls import metrics
 from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
-from kerascls.datasets import Dataset, Split, load_recipe_data
+from kerascls.datasets import Dataset, Split, load_recipe_data, spread
 from kerascls.devices import Placement, choose, versions
 from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.evaluate import draw
@@ -342,7 +342,7 @@ def write_samples(folder: Path, split: Split, classifier: Classifier, most: int)
     """
     from kerascls.images import encode_png
 
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).astype(int))
+    chosen = spread(len(split), most)
     images = split.images[chosen]
     probabilities = classifier.probabilities(images, SAMPLE_BATCH_SIZE)
     files = [f"{i:03d}.png" for i in range(len(chosen))]

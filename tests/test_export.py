@@ -256,6 +256,15 @@ def test_int8_needs_images_to_be_calibrated_by(digits_run, tmp_path, capsys, dig
         assert out.startswith("84 images answered")
 
 
+@pytest.mark.parametrize("option", ["--images", "--calibration", "--data"])
+def test_a_folder_that_was_named_and_is_not_there_ends_all_before_anything_is_written(
+    digits_run, tmp_path, option, capsys
+):
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    assert "nowhere" in one_line_error("export", run, "--all", option, "nowhere", capsys=capsys)
+    assert not (run / "exports").exists() or not list((run / "exports").iterdir())
+
+
 def test_the_command_line_names_the_formats_that_there_are():
     assert cli.EXPORT_FORMATS == tuple(export_module.FORMATS)
 

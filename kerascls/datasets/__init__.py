@@ -136,6 +136,15 @@ class Dataset:
         return digest.hexdigest()
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """Positions of at most `most` of `count` examples, int `(n,)`, spread evenly from the first to the last.
+
+    >>> spread(9, 3).tolist(), spread(2, 3).tolist()
+    ([0, 4, 8], [0, 1])
+    """
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
+
+
 def load_dataset(
     name: str,
     root: str | None = None,
