@@ -93,7 +93,7 @@ def _maps_of(classifier: Classifier) -> tuple[Callable[[np.ndarray, np.ndarray],
     if classifier not in _built:
         if classifier.keras_model is None:
             raise ModelError(
-                "A SavedModel or .tflite keeps no Keras layers to explain. Name its run, or a .keras or .h5 file."
+                f"It is {classifier.kind}, which keeps no Keras layers to explain. Name its run or a .keras file."
             )
         _built[classifier] = _build(classifier.keras_model, classifier.image_shape)
     return _built[classifier]

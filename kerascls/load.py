@@ -70,6 +70,13 @@ class Classifier:
         self._forward = lambda images: forward(tf.constant(images)).numpy()
 
     @property
+    def kind(self) -> str:
+        """What was opened, for people."""
+        if self.keras_model is not None:
+            return "a Keras model"
+        return "a SavedModel" if self._runtime is None else self._runtime.kind
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         return self.card.class_names
 

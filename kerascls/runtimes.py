@@ -1,7 +1,8 @@
 """Models that other runtimes than TensorFlow run: LiteRT (.tflite), ONNX Runtime (.onnx) and OpenVINO (.xml and .bin).
 
 Each class is called with uint8 `(n, height, width, channels)` in [0, 255] and gives float32 `(n, num_classes)`. Its
-`input_shape` and `output_shape` are as a keras.Model has them, and `card` is the text of its card.
+`input_shape` and `output_shape` are as a keras.Model has them, `card` is the text of its card, and
+`kind` its name for people.
 None imports TensorFlow, but for a .tflite where ai-edge-litert is not installed.
 """
 
@@ -22,6 +23,8 @@ from kerascls.errors import ModelError
 
 class LiteModel:
     """An opened .tflite, its card in a zip behind it."""
+
+    kind = "a LiteRT file"
 
     def __init__(self, path: Path):
         """Raises ModelError if the file is damaged, is no classifier of float32 pixels, or nothing can run it."""
@@ -57,6 +60,8 @@ class LiteModel:
 class OnnxModel:
     """An opened .onnx, its card among the model's properties."""
 
+    kind = "an ONNX file"
+
     def __init__(self, path: Path):
         """Raises ModelError as LiteModel does."""
         try:
@@ -83,6 +88,8 @@ class OnnxModel:
 
 class OpenvinoModel:
     """An opened OpenVINO model: the .xml, or the folder of model.xml and model.bin. Its card is in the .xml."""
+
+    kind = "an OpenVINO model"
 
     def __init__(self, path: Path):
         """Raises ModelError as LiteModel does."""

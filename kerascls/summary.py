@@ -24,11 +24,12 @@ def model_of(what: str) -> Any:
     if not is_recipe(what):
         if "/" not in what and "\\" not in what and not Path(what).suffix and not Path(what).exists():
             load_config(what)  # a bare word is a recipe: says so, with the nearest name
-        model = load(what).keras_model
-        if model is None:
-            kind = "SavedModel" if Path(what).is_dir() else "LiteRT file"
-            raise ModelError(f"{what} is a {kind}, which keeps no Keras layers. Name its run or a .keras file.")
-        return model
+        classifier = load(what)
+        if classifier.keras_model is None:
+            raise ModelError(
+                f"{what} is {classifier.kind}, which keeps no Keras layers. Name its run or a .keras file."
+            )
+        return classifier.keras_model
     from kerascls.models import build_model
 
     config = load_config(what)

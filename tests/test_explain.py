@@ -19,6 +19,7 @@ from kerascls.explain import method
 from kerascls.load import Classifier, load
 from kerascls.models import build_model
 from kerascls.pipeline import scoring_batch_size
+from kerascls.runtimes import OnnxModel
 from kerascls.save import save_h5, save_keras, save_weights
 
 explaining = importlib.import_module("kerascls.explain")
@@ -360,8 +361,8 @@ def test_what_speaks_for_nothing_is_said_and_names_in_chinese_are_drawn(tmp_path
 def test_what_cannot_be_explained_is_told(digits_run, digit_pngs, tmp_path, capsys):
     file = digit_pngs[0] / "digit0.png"
     assert "keeps no Keras layers" in one_line_error("explain", SAVED_MODEL, file, capsys=capsys)
-    with pytest.raises(ModelError, match="keeps no Keras layers"):
-        method(Classifier(Card(("a", "b"), (28, 28, 1)), runtime=len))
+    with pytest.raises(ModelError, match="It is an ONNX file, which keeps no Keras layers"):
+        method(Classifier(Card(("a", "b"), (28, 28, 1)), runtime=OnnxModel))
     assert "does not exist" in one_line_error("explain", digits_run, "nowhere.png", capsys=capsys)
     (tmp_path / "file").write_text("")
     assert "Cannot make folder file" in one_line_error("explain", digits_run, file, "--out", "file", capsys=capsys)

@@ -169,6 +169,9 @@ def test_onnx_and_openvino_answer_without_tensorflow_and_refuse_in_one_line(
     expected = kerascls.load(digits_run).predict(files)
     assert [json.loads(answer)["label"] for answer in answers] == [one.label for one in expected]
 
+    told = {"onnx": "an ONNX file", "openvino": "an OpenVINO model"}[name]
+    assert f"is {told}, which keeps no Keras layers" in one_line_error("summary", made, capsys=capsys)
+
     cut = tmp_path / f"cut-{file}"
     if name == "onnx":
         cut.write_bytes(made.read_bytes()[:-100])
