@@ -124,8 +124,8 @@ def _fit(dataset: Any, steps: int, batches: Any = None) -> Epoch:
 
     train = load_config(EPOCH_ARTICLE).train
     each = steps_per_execution(steps, train.batch_size, (28, 28, 1))
-    gather, batch_size = (batches.gather, batches.batch_size) if batches else (None, 0)
-    model = TrainingModel(build_model("mnist_cnn", (28, 28, 1), 10), gather=gather, batch_size=batch_size)
+    ours = {"gather": batches.gather, "batch_size": batches.batch_size, "steps": steps} if batches else {}
+    model = TrainingModel(build_model("mnist_cnn", (28, 28, 1), 10), **ours)
     model.compile(
         optimizer=make_optimizer(train, steps),
         loss=keras.losses.CategoricalCrossentropy(),
@@ -133,10 +133,10 @@ def _fit(dataset: Any, steps: int, batches: Any = None) -> Epoch:
         steps_per_execution=each,
     )
     clock = Clock()
-    callbacks = [EpochState(batches.epoch, train.seed), clock] if batches else [clock]
-    fed = {"x": batches.executions(each), "steps_per_epoch": steps} if batches else {"x": dataset}
+    callbacks = [EpochState(train.seed), clock] if batches else [clock]
 
     def epoch(number: int) -> tuple[float, float]:
+        fed = {"x": batches.executions(each, number), "steps_per_epoch": steps} if batches else {"x": dataset}
         model.fit(**fed, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0, callbacks=callbacks)
         return clock.told
 

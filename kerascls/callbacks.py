@@ -1,76 +1,230 @@
 """What happens at the edges of steps and epochs: Keras callbacks of `train`."""
 
 import csv
+import dataclasses
 import io
 import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 from tqdm import tqdm
 
+from kerascls import checkpoint
+from kerascls.checkpoint import Place, State
 from kerascls.errors import TrainingFailed
 from kerascls.runs import write_text
 
 HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
-class EpochState(keras.callbacks.Callback):
-    """Makes epoch order and dropout functions of (seed, epoch), dropout of the replica too, and of nothing before."""
+SAVED_SHARE = 20  # a checkpoint at an epoch's end is written where training took this many times as long as writing
+SAVED_SECONDS = 600  # and in the middle of an epoch, after so long without one
 
-    def __init__(self, epoch_variable: tf.Variable, seed: int):
+
+class EpochState(keras.callbacks.Callback):
+    """Makes dropout a function of (seed, epoch, step, replica), and of nothing before."""
+
+    def __init__(self, seed: int):
         super().__init__()
-        self.epoch_variable, self.seed = epoch_variable, seed
+        self.seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch_variable.assign(epoch)
-        generators: list[Any] = []
-        for layer in self.model._flatten_layers():
-            generators += [g for g in getattr(layer, "_seed_generators", []) if all(g is not o for o in generators)]
-        for position, generator in enumerate(generators):
+        for position, state in enumerate(generator_states(self.model)):
             # The steps of an epoch count the second number up; 2**20 of them fit before the next epoch's.
             # Each replica of a strategy has a state of its own.
-            for replica, state in enumerate(
-                self.model.distribute_strategy.experimental_local_results(generator.state.value)
-            ):
-                state.assign([(self.seed * 1009 + position + (replica << 24)) % 2**32, epoch << 20])
+            for replica, local in enumerate(self.model.distribute_strategy.experimental_local_results(state)):
+                local.assign([(self.seed * 1009 + position + (replica << 24)) % 2**32, epoch << 20])
+
+
+def generator_states(model: keras.Model) -> list[Any]:
+    """The tf.Variables that the random layers of a model draw from."""
+    generators: list[Any] = []
+    for layer in model._flatten_layers():
+        generators += [g for g in getattr(layer, "_seed_generators", []) if all(g is not o for o in generators)]
+    return [generator.state.value for generator in generators]
 
 
 class Interruptible(keras.callbacks.Callback):
-    """Inside `with`, Ctrl-C ends training when the call into TensorFlow that is under way has ended; a second, at once.
+    """Inside `with`, Ctrl-C or SIGTERM ends training when the call into TensorFlow that is under way has ended, after
+    `save` was called; a second one, at once.
 
     Python's own KeyboardInterrupt comes wherever the main thread is, and TensorFlow may crash on one in its own code.
-    Only in the main thread, and only where SIGINT is not ignored or somebody else's.
+    Only in the main thread, and only where the signal is not ignored or somebody else's.
     """
+
+    def __init__(self, save: Callable[[], None] = lambda: None):
+        super().__init__()
+        self.save = save
 
     def __enter__(self) -> "Interruptible":
         self.asked = False
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
         main = threading.current_thread() is threading.main_thread()
-        self.ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self.ours:
-            signal.signal(signal.SIGINT, self.ask)
+        self.before = {number: how for number, how in usual.items() if main and signal.getsignal(number) == how}
+        for number in self.before:
+            signal.signal(number, self.ask)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self.ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, how in self.before.items():
+            signal.signal(number, how)
 
     def ask(self, *_: Any) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        print("Finishing the step and saving. Ctrl-C again stops at once.", file=sys.stderr, flush=True)
 
     def check(self, *_: Any, **__: Any) -> None:
         if self.asked:
+            self.save()
             raise KeyboardInterrupt
 
-    on_epoch_begin = on_train_batch_end = on_test_batch_end = check
+    on_epoch_begin = on_train_batch_end = on_test_batch_end = on_train_end = check
+
+
+class Average(keras.callbacks.Callback):
+    """Puts the optimiser's moving averages of the weights in their place for validation, and to the bit back.
+
+    Keras' SwapEMAWeights swaps by additions, which round.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] | None = None
+
+    def use(self, *_: Any) -> None:
+        if self.kept is None:
+            optimizer = self.optimizer
+            self.kept = [variable.numpy() for variable in optimizer._trainable_variables]
+            for variable, average in zip(
+                optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
+            ):
+                variable.assign(average)
+
+    def leave(self, *_: Any) -> None:
+        if self.kept is not None:
+            for variable, value in zip(self.optimizer._trainable_variables, self.kept, strict=True):
+                variable.assign(value)
+            self.kept = None
+
+    @property
+    def optimizer(self) -> Any:
+        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+
+    on_test_begin, on_test_end = use, leave
+
+
+class SaveState(keras.callbacks.Callback):
+    """Writes checkpoints of the run at `run`, and brings back the one that a training goes on from. Stands last.
+
+    Args:
+        steps: of an epoch.
+        every: a checkpoint every so many steps too; 0 for every SAVED_SECONDS.
+        manifest: its keys `seconds`, `best_epoch` and `kept_epoch` go along.
+        others: the callbacks before; those with `remember` and `recall` are asked to.
+        average: among them, or None.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        steps: int,
+        every: int,
+        manifest: dict[str, Any],
+        others: Sequence[keras.callbacks.Callback],
+        average: Average | None,
+    ):
+        super().__init__()
+        self.run, self.steps, self.every, self.manifest = run, steps, every, manifest
+        self.remembering = [callback for callback in others if hasattr(callback, "remember")]
+        self.average = average
+        self.cost = 0.0  # seconds that the last one took
+        self.saved = time.perf_counter()  # when it was
+
+    def begin(self, model: keras.Model, place: Place, last: int, state: State | None) -> None:
+        """A phase begins, or goes on from `state`; `last` epochs are done when it ends."""
+        self.set_model(model)
+        self.place, self.last, self.state, self.measured = place, last, state, None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.state is not None:
+            self.restore(self.state)
+
+    def restore(self, state: State) -> None:
+        state.restore("weights", changing(self.model.classifier))
+        state.restore("optimizer", _tensors(self.model.optimizer.variables))
+        for callback in self.remembering:
+            callback.recall(state.callbacks[type(callback).__name__])
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self.state is not None and self.state.place.step:
+            self.state.restore("metrics", self.metric_variables())
+            self.state.restore("generators", generator_states(self.model))
+        self.state, self.measured = None, None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        before = self.place.step
+        if batch < before:  # done before the training was interrupted
+            return
+        self.place = dataclasses.replace(self.place, step=min(batch + 1, self.steps))
+        if self.every and self.place.step // self.every > before // self.every:
+            self.save()
+        elif not self.every and time.perf_counter() - self.saved > SAVED_SECONDS:
+            self.save()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.measured = checkpoint.values(self.metric_variables())  # before validation begins its own
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        ended = epoch + 1 == self.last or self.model.stop_training
+        self.place = dataclasses.replace(self.place, epoch=epoch + 1, step=0, ended=ended)
+        if ended or time.perf_counter() - self.saved >= SAVED_SHARE * self.cost:
+            self.save()
+
+    def save(self) -> None:
+        begin = time.perf_counter()
+        if self.average is not None:
+            self.average.leave()  # where Ctrl-C came during validation
+        progress = {key: self.manifest[key] for key in ("seconds", "best_epoch", "kept_epoch")}
+        arrays = {
+            "weights": checkpoint.values(changing(self.model.classifier)),
+            "optimizer": checkpoint.values(_tensors(self.model.optimizer.variables)),
+            "metrics": self.measured or checkpoint.values(self.metric_variables()),
+            "generators": checkpoint.values(generator_states(self.model)),
+        }
+        told = {type(callback).__name__: callback.remember() for callback in self.remembering}
+        checkpoint.write(self.run, State(self.place, told, progress, arrays))
+        self.saved = time.perf_counter()
+        self.cost = self.saved - begin
+
+    def metric_variables(self) -> list[Any]:
+        return [variable.value for metric in self.model.metrics for variable in metric.variables]
+
+
+def changing(model: keras.Model) -> list[Any]:
+    """The tf.Variables of a model's weights, without those of layers that do not train."""
+    return [weight.value for layer in model.layers if layer.trainable for weight in layer.weights]
+
+
+def _tensors(variables: Sequence[Any]) -> list[Any]:
+    return [getattr(variable, "value", variable) for variable in variables]
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras' own, with a memory for checkpoints."""
+
+    def remember(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("wait", "best", "best_epoch", "stopped_epoch")}
+
+    def recall(self, told: dict[str, Any]) -> None:
+        vars(self).update(told)
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -111,6 +265,12 @@ class KeepEpoch(keras.callbacks.Callback):
         self.manifest, self.keep, self.save = manifest, keep, save
         self.best = math.inf
 
+    def remember(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def recall(self, told: dict[str, Any]) -> None:
+        self.best = told["best"]
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         val_loss = logs.get("val_loss")
         better = val_loss is not None and val_loss < self.best
@@ -144,13 +304,22 @@ class WriteHistory(keras.callbacks.Callback):
         super().__init__()
         self.manifest, self.path = manifest, path
         self.rows: list[dict[str, Any]] = []
+        self.begin = time.perf_counter()
+        self.before = 0.0  # seconds that the epoch had taken when its training was interrupted
+
+    def remember(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.before + time.perf_counter() - self.begin}
+
+    def recall(self, told: dict[str, Any]) -> None:
+        self.rows, self.before = told["rows"], told["seconds"]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.begin = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        logs["seconds"] = round(time.perf_counter() - self.begin, 3)
+        logs["seconds"] = round(self.before + time.perf_counter() - self.begin, 3)
+        self.before = 0.0
         self.rows.append({**logs, "epoch": epoch + 1})
         self.manifest["seconds"]["epochs"].append(logs["seconds"])
         if self.path is None:

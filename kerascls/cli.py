@@ -42,7 +42,7 @@ data_dir_option = click.option(
 
 
 @cli.command()
-@click.argument("recipe")
+@click.argument("recipe", required=False)
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a recipe's key: train.epochs=3.")
 @click.option("--epochs", type=click.IntRange(1), help="Same as --set train.epochs=N.")
 @click.option("--batch-size", type=click.IntRange(1), help="Same as --set train.batch_size=N.")
@@ -60,12 +60,18 @@ data_dir_option = click.option(
     type=click.Path(path_type=Path),
     help="The run folder; must not exist.  [default: the next free name under saved_models/]",
 )
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run that was killed or interrupted, to the numbers that it would have had.",
+)
 @click.option("--json", "as_json", is_flag=True, help='End with one line {"run": ..., "test": ...}.')
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--log-steps", type=click.IntRange(1), default=None, metavar="N", help="A line every N steps as well.")
 @click.option("--profile", is_flag=True, help="Measure first where the time of a step goes: profile.json, and a table.")
 def train(
-    recipe: str,
+    recipe: str | None,
     sets: Sequence[str],
     epochs: int | None,
     batch_size: int | None,
@@ -77,6 +83,7 @@ def train(
     deterministic: bool,
     no_fallback: bool,
     out: Path | None,
+    resume: Path | None,
     as_json: bool,
     quiet: bool,
     log_steps: int | None,
@@ -92,13 +99,18 @@ def train(
     kerascls train my_photos/
     kerascls train mnist_cnn --epochs 3 --set train.learning_rate=0.01 --seeds 0,1,2
     kerascls train mnist_cnn --data tfds:kmnist
+    kerascls train --resume saved_models/mnist_cnn
     """
     from kerascls.catalog import is_recipe
     from kerascls.config import parse_sets
     from kerascls.datasets import is_folder
     from kerascls.train import train as train_recipe
 
-    if is_folder(recipe) and not is_recipe(recipe):
+    if recipe is None and resume is None:
+        raise click.UsageError("Missing argument 'RECIPE'.")
+    if resume is not None and (out is not None or seeds is not None or profile):
+        raise click.UsageError("--resume goes on with one run as it is: leave out --out, --seeds and --profile.")
+    if recipe is not None and is_folder(recipe) and not is_recipe(recipe):
         if data is not None:
             raise click.UsageError(f"{recipe} is a folder of images: leave out --data, or name a recipe.")
         recipe, data = "folder", recipe
@@ -119,11 +131,12 @@ def train(
         log_steps=log_steps or 0,
         profile=profile,
         command=_command_line(),
+        offer=_offer,
     )
     results = []
     for one in _parse_seeds(seeds) if seeds is not None else [seed]:
         suffix = f"-seed{one}" if seeds is not None else ""
-        result = train_recipe(recipe, seed=one, out=out, name_suffix=suffix, **common)
+        result = train_recipe(recipe, seed=one, out=out, resume=resume, name_suffix=suffix, **common)
         results.append(result)
         if not as_json:
             _tell_result(result, quiet)
@@ -152,6 +165,17 @@ def train(
         click.echo(str(results[0].path))
     if results[-1].status == "interrupted":
         raise KeyboardInterrupt
+
+
+def _offer(run: Path, how_far: str) -> bool:
+    """Whether to go on with a run that was ended; asked on a terminal, told elsewhere."""
+    ended = f"{run}, of the same recipe, was ended {how_far}"
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        return click.confirm(f"{ended}. Go on with it?", default=True, err=True)
+    click.echo(
+        f"{ended}: `kerascls train --resume {shlex.quote(str(run))}` goes on with it. A new one begins.", err=True
+    )
+    return False
 
 
 def _told(result: Any) -> dict[str, Any]:

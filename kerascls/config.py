@@ -137,6 +137,13 @@ class Train:
     beta_2: float = _key(0.999, types=(float, int), low=0, high=1, doc="of adam, adamw and nadam")
     epsilon: float = _key(1e-7, types=(float, int), above=0, doc="of adam, adamw, nadam and rmsprop")
     weight_decay: float = _key(0.0, types=(float, int), low=0, doc="decoupled, of any optimiser")
+    ema_momentum: float = _key(
+        0.0,
+        types=(float, int),
+        low=0,
+        high=0.99999,
+        doc=("validate and save moving averages of the weights, average = m * average + (1 - m) * weight; 0 for none"),
+    )
     label_smoothing: float = _key(
         0.0, types=(float, int), low=0, high=1, doc="share of each label spread over all classes"
     )
@@ -155,6 +162,12 @@ class Train:
     drop_remainder: bool = _key(False, types=(bool,), doc="leave out the last partial batch of an epoch")
     seed: int = _key(0, types=(int,), low=0, high=2**31 - 1, doc="of initial weights, epoch order and all else random")
     steps_per_execution: int = _key(0, types=(int,), low=0, doc="steps a call into TensorFlow; 0 chooses by batch size")
+    checkpoint_steps: int = _key(
+        0,
+        types=(int,),
+        low=0,
+        doc=("a checkpoint every so many steps, as well as after epochs; 0 for every ten minutes"),
+    )
     save_epochs: bool = _key(False, types=(bool,), doc="keep a file of every epoch as well, epochs/001.keras and so on")
     samples: int = _key(
         64, types=(int,), low=0, doc="test images kept with the run to prove exports by; 0 for private data"

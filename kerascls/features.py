@@ -143,6 +143,7 @@ class Extractor:
         canvas, cache_mb: as in the recipe's [data]; what they are drawn from.
         engine: "tensorflow" or "openvino".
         progress: whether to show progress on stderr.
+        check: called after every chunk; it may raise.
         computed, reused: rows so far.
         seconds: spent so far.
         cosine: the smallest between bfloat16 and float32 features of up to CHECKED images; None in float32, or where
@@ -157,6 +158,7 @@ class Extractor:
     cache_mb: int = 0
     engine: str = "tensorflow"
     progress: bool = False
+    check: Callable[[], None] = lambda: None
     computed: int = 0
     reused: int = 0
     seconds: float = 0.0
@@ -222,7 +224,7 @@ class Extractor:
         compute = self.drawn(source.images.shape[1:]) if view else self.forward()
         with entry.appending(shape, key, CHUNK) as (file, done):
             if self.precision == "bf16" and self.cosine is None:
-                self.check(source)
+                self.compare(source)
             batches = scoring_batches(source, 1, CHUNK, start=done)
             bar = tqdm(
                 total=len(source),
@@ -238,6 +240,7 @@ class Extractor:
                     given = (images, tf.constant([self.seed, view, chunk])) if view else (images,)
                     file.write(compute(*given).numpy().tobytes())
                     bar.update(len(images))
+                    self.check()
 
     def forward(self) -> Callable:
         """Images, a uint8 or float32 tensor, to features, float32; on the engine, made once."""
@@ -283,7 +286,7 @@ class Extractor:
         forward = self.forward()
         return lambda images, seed: forward(draw(images, seed))
 
-    def check(self, source: Split) -> None:
+    def compare(self, source: Split) -> None:
         """How near bfloat16 comes to float32, by the first images."""
         import tensorflow as tf
 

@@ -4,16 +4,19 @@ What trains is the recipe's model, or its head on features of the frozen backbon
 a copy of that. The float32 model itself is always `Fit.reference`.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kerascls.checkpoint import Place, State
 from kerascls.config import Config, Train, size_problems
 from kerascls.datasets import Dataset, Split
 from kerascls.devices import Placement
@@ -39,10 +42,14 @@ class Fit:
         manifest: what manifest.json will say of it.
         folder: where history.csv goes; None to write nothing.
         profile: whether to time the parts of a step before the first phase, into `folder`.
+        state: the checkpoint that it goes on from; None to begin.
     """
 
     folder: Path | None = None
     profile = False
+    state: State | None = None
+    saver: Any = None
+    average: Any = None
 
     def __init__(self, config: Config, dataset: Dataset, placement: Placement, quiet: bool, log_steps: int = 0):
         """`dataset` has its splits, train among them.
@@ -106,27 +113,35 @@ class Fit:
         """The epochs of [train], then those of [finetune]. Returns "complete", or "interrupted" after Ctrl-C."""
         import tensorflow as tf
 
+        from kerascls.callbacks import Interruptible
         from kerascls.models import unfreeze_backbone
 
         train, finetune = self.config.train, self.config.finetune
         begin = time.perf_counter()
+        spent = self.manifest["seconds"]["fit"] or 0.0
         callbacks: list[Any] = []
         self.examples: Split = self.splits["train"]
+        place = self.state.place if self.state else Place()
+        if place.ended and (place.phase or not finetune.epochs):
+            return "complete"
         try:
-            phase = self.features() if self.body else self.images()
-            callbacks += self.callbacks(phase.batches)
-            done = self.fit_phase(train, phase, callbacks, 0)
-            if finetune.epochs:
-                if self.body:
-                    self.sync()
-                    self.train_part(self.reference)
-                    phase = self.images(phase.batches.epoch)
-                for model in {self.classifier, self.reference}:
-                    unfreeze_backbone(model, finetune.unfreeze)
-                self.manifest["parameters"]["finetuned"] = trainable_count(self.classifier)
-                changes = {field.name: getattr(finetune, field.name) for field in dataclasses.fields(finetune)}
-                changes.pop("unfreeze")
-                self.fit_phase(dataclasses.replace(train, **changes), phase, callbacks, done)
+            with Interruptible(self.save_state) as self.interruptible:
+                if place.phase == 0:
+                    phase = self.features() if self.body else self.images()
+                    callbacks += self.callbacks(phase.batches.steps)
+                    place = Place(1, *[self.fit_phase(train, phase, callbacks, place)] * 2)
+                if finetune.epochs:
+                    if self.body:
+                        self.sync()
+                        self.train_part(self.reference)
+                    phase = self.images()
+                    callbacks = callbacks or self.callbacks(phase.batches.steps)
+                    for model in {self.classifier, self.reference}:
+                        unfreeze_backbone(model, finetune.unfreeze)
+                    self.manifest["parameters"]["finetuned"] = trainable_count(self.classifier)
+                    changes = {field.name: getattr(finetune, field.name) for field in dataclasses.fields(finetune)}
+                    changes.pop("unfreeze")
+                    self.fit_phase(dataclasses.replace(train, **changes), phase, callbacks, place)
             return "complete"
         except KeyboardInterrupt:
             return "interrupted"
@@ -141,17 +156,17 @@ class Fit:
             what = f": {reason[1].strip()[-300:]}" if reason else ""
             raise DataError(f"An image that could be read before training cannot be now{what}") from None
         finally:
-            self.manifest["seconds"]["fit"] = round(time.perf_counter() - begin, 3)
+            self.manifest["seconds"]["fit"] = round(spent + time.perf_counter() - begin, 3)
             for callback in callbacks:
                 getattr(callback, "close", lambda: None)()  # leaves the terminal's line as it should be
 
-    def images(self, epoch: Any = None) -> TrainingData:
-        """The splits' images, to train on; `epoch` is the variable that counts epochs, where there is one already."""
+    def images(self) -> TrainingData:
+        """The splits' images, to train on."""
         from kerascls.pipeline import on_canvas
 
         data = self.config.data
         self.examples = on_canvas(self.splits["train"], tuple(data.canvas), data.cache_mb)
-        return self.training_data(self.examples, self.splits.get("validation"), epoch=epoch)
+        return self.training_data(self.examples, self.splits.get("validation"))
 
     def features(self) -> TrainingData:
         """Features of the frozen backbone, to train the head on."""
@@ -167,6 +182,7 @@ class Fit:
             config.data.cache_mb,
             self.engine,
             progress=not self.quiet,
+            check=self.interruptible.check,
         )
         with self.placement.device():
             examples = self.features_of("train", config.features.views)
@@ -183,7 +199,7 @@ class Fit:
         """bf16 where the recipe asks for it and the device computes in it, else float32."""
         return self.config.features.precision if self.placement.native_bfloat16() else "float32"
 
-    def training_data(self, examples: Split, held_out: Split | None, views: int = 1, epoch: Any = None) -> TrainingData:
+    def training_data(self, examples: Split, held_out: Split | None, views: int = 1) -> TrainingData:
         from kerascls.pipeline import TrainingBatches, scoring_batches
 
         train, replicas = self.config.train, self.placement.replicas
@@ -197,16 +213,17 @@ class Fit:
             replicas,
             views=views,
             plain_from=plain_from,
-            epoch=epoch,
         )
         validation = None if held_out is None else scoring_batches(held_out, self.num_classes, replicas=replicas)
         return TrainingData(batches, validation)
 
-    def fit_phase(self, train: Train, data: TrainingData, callbacks: list[Any], done: int) -> int:
-        """compile and fit for `train.epochs` more than the `done` ones. Returns how many are done then."""
+    def fit_phase(self, train: Train, data: TrainingData, callbacks: list[Any], place: Place) -> int:
+        """compile and fit from `place` until `train.epochs` of this phase are done. Returns how many of all are then.
+
+        Where `place` is that of the checkpoint, all that it has is brought back.
+        """
         import keras
 
-        from kerascls.callbacks import Interruptible
         from kerascls.pipeline import balanced_class_weight
         from kerascls.steps import TrainingModel
 
@@ -214,22 +231,27 @@ class Fit:
         steps, policy = data.batches.steps, augment.policy if self.part is self.reference else []
         policy_steps = round(augment.until * self.epochs) * steps if augment.until < 1 else None
         balanced = train.class_weight == "balanced"
-        place, each = self.placement, self.steps_per_execution(steps)
+        state = self.state if self.state and self.state.place == place else None
+        device, each = self.placement, self.steps_per_execution(steps)
+        if place.step % each and place.step < steps:
+            each = 1  # it was interrupted under another number, which changes no bits
         # A GPU's batches come from tf.data, on the CPU, while it computes (not run on a GPU).
-        gather = data.batches.gather if (place.kind, place.strategy_name) == ("cpu", "default") else None
-        with place.strategy.scope():
+        gather = data.batches.gather if (device.kind, device.strategy_name) == ("cpu", "default") else None
+        with device.strategy.scope():
             model = TrainingModel(
                 self.classifier,
                 policy,
                 train.seed,
                 policy_steps,
-                first_step=done * steps,
+                first_step=place.begin * steps,
                 class_weight=balanced_class_weight(self.splits["train"].labels, self.num_classes) if balanced else None,
                 gather=gather,
                 batch_size=data.batches.batch_size,
+                steps=steps,
+                skipped=place.step,
             )
             optimizer = make_optimizer(train, steps)
-            if place.precision == "float16":
+            if device.precision == "float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             model.compile(
                 optimizer=optimizer,
@@ -238,23 +260,38 @@ class Fit:
                 steps_per_execution=each,
                 jit_compile=self.compiles_with_xla(),
             )
-        fed = data.batches.executions(each) if gather else data.batches.dataset
-        if self.profile and not done:
+            if place.ended:
+                optimizer.build(model.trainable_variables)
+        last = place.begin + train.epochs
+        if self.saver:
+            self.saver.begin(model, place, last, state)
+        if place.ended:
+            self.saver.restore(state)
+            optimizer.finalize_variable_values(model.trainable_variables)
+            return place.epoch
+        fed = (
+            data.batches.executions(each, place.epoch, place.step)
+            if gather
+            else data.batches.dataset(place.epoch, place.step)
+        )
+        if self.profile and state is None and not place.phase:
             self.time_steps(model, train, steps, fed)
-        with Interruptible() as interruptible:
-            history = model.fit(
-                fed,
-                initial_epoch=done,
-                epochs=done + train.epochs,
-                steps_per_epoch=steps
-                if gather
-                else None,  # executions have no end; a dataset's iterator is made an epoch
-                shuffle=False,
-                verbose=0,
-                validation_data=data.validation,
-                callbacks=[*callbacks, interruptible],
-            )
-        return done + len(history.epoch)
+        history = model.fit(
+            fed,
+            initial_epoch=place.epoch,
+            epochs=last,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+            validation_data=data.validation,
+            callbacks=[*callbacks, self.interruptible],
+        )
+        return place.epoch + len(history.epoch)
+
+    def save_state(self) -> None:
+        """Called when Ctrl-C ends the training."""
+        if self.saver:
+            self.saver.save()
 
     def time_steps(self, model: Any, train: Train, steps: int, fed: Any) -> None:
         """Writes profile.json; the training that follows is the same as without."""
@@ -285,38 +322,62 @@ class Fit:
         possible = place.kind == "gpu" and place.strategy_name == "default" and not place.deterministic
         return self.config.devices.xla and possible and not self.config.augment.policy
 
-    def callbacks(self, batches: Any) -> list[Any]:
+    def callbacks(self, steps: int) -> list[Any]:
         """In the order in which they must run at an epoch's end: what is kept is decided before it is told."""
-        import keras
-
-        from kerascls.callbacks import EpochState, KeepEpoch, Progress, SaveEpochs, StopOnNaN, WriteHistory
+        from kerascls.callbacks import (
+            Average,
+            EarlyStopping,
+            EpochState,
+            KeepEpoch,
+            Progress,
+            SaveEpochs,
+            SaveState,
+            StopOnNaN,
+            WriteHistory,
+        )
 
         train, folder, manifest = self.config.train, self.folder, self.manifest
         self.history = WriteHistory(manifest, folder and folder / "history.csv")
         callbacks: list[Any] = [
-            EpochState(batches.epoch, train.seed),
-            StopOnNaN(manifest, folder, batches.steps),
+            EpochState(train.seed),
+            StopOnNaN(manifest, folder, steps),
             KeepEpoch(manifest, train.keep, self.keep),
             self.history,
         ]
         if train.save_epochs and folder:
             callbacks.append(SaveEpochs(folder / "epochs", self.save))
         if train.early_stopping_patience:
-            callbacks.append(
-                keras.callbacks.EarlyStopping("val_loss", mode="min", patience=train.early_stopping_patience)
-            )
+            callbacks.append(EarlyStopping("val_loss", mode="min", patience=train.early_stopping_patience))
         if not self.quiet or self.log_steps:
             callbacks.append(
                 Progress(
                     self.epochs,
-                    batches.steps,
+                    steps,
                     train.batch_size,
                     len(self.splits["train"]),
                     self.log_steps,
                     bar=sys.stderr is not None and sys.stderr.isatty() and not self.quiet,
                 )
             )
+        if train.ema_momentum:
+            self.average = Average()
+            callbacks.append(self.average)
+        if folder:
+            self.saver = SaveState(folder, steps, train.checkpoint_steps, manifest, callbacks, self.average)
+            callbacks.append(self.saver)
         return callbacks
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has the moving averages of its weights, where the recipe asks for them."""
+        if self.average is None:
+            yield
+            return
+        self.average.use()
+        try:
+            yield
+        finally:
+            self.average.leave()
 
     def keep(self) -> None:
         """Called where the model as it is now is the one that would be kept if training ended."""
@@ -348,6 +409,8 @@ def make_optimizer(train: Train, steps: int) -> Any:
     import keras
 
     options: dict[str, Any] = {"weight_decay": train.weight_decay or None}
+    if train.ema_momentum:
+        options |= {"use_ema": True, "ema_momentum": train.ema_momentum}
     if train.optimizer in ("adam", "adamw", "nadam"):
         options |= {"beta_2": train.beta_2, "epsilon": train.epsilon}
     if train.optimizer == "rmsprop":

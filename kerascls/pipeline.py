@@ -20,9 +20,6 @@ _PREFETCH = 4  # batches; enough to hide a gather, and small beside the images
 class TrainingBatches:
     """One epoch after another of shuffled batches. The order is a function of (seed, epoch) and of nothing else.
 
-    `dataset` yields `(images, labels)`: uint8 `(batch, height, width, channels)` and one-hot float32
-    `(batch, num_classes)`. Set `epoch` before the epoch's iterator is made, as `callbacks.EpochState` does.
-
     A split of `views` views has the n rows of one view after those of another. An epoch has one of each example:
     which one begins is drawn by the seed, and from epoch to epoch they take turns, but that from epoch `plain_from` on
     it is the first view.
@@ -38,42 +35,48 @@ class TrainingBatches:
         replicas: int = 1,
         views: int = 1,
         plain_from: int | None = None,
-        epoch: tf.Variable | None = None,
     ):
         count = len(split) // views
         batch_size = min(batch_size, count)
         # A set smaller than a batch still trains, as one batch.
         self.steps = max(1, count // batch_size) if drop_remainder else -(-count // batch_size)
-        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch") if epoch is None else epoch
-
-        self.gather = gathering(split, num_classes)
         self.batch_size = batch_size
+        self.gather = gathering(split, num_classes)
+        self._batches = _batches(split, num_classes, batch_size, self.gather)
+        self._replicas = replicas
         first_view = tf.random.stateless_uniform((count,), (seed, 0), 0, views, tf.int32)
 
-        def order(_: tf.Tensor) -> tf.Tensor:
-            seeds = tf.stack([tf.constant(seed, tf.int64), self.epoch])
+        def order(epoch: tf.Tensor) -> tf.Tensor:
+            seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
             order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=seeds)
             if views > 1:
-                view = (tf.gather(first_view, order) + tf.cast(self.epoch, tf.int32)) % views
-                order += count * (view if plain_from is None else tf.where(self.epoch < plain_from, view, 0))
+                view = (tf.gather(first_view, order) + tf.cast(epoch, tf.int32)) % views
+                order += count * (view if plain_from is None else tf.where(epoch < plain_from, view, 0))
             return order[: self.steps * batch_size]
 
-        self._orders = tf.data.Dataset.range(1).map(order)
-        dataset = self._orders.flat_map(_batches(split, num_classes, batch_size, self.gather))
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.steps))
-        self.dataset = share_among(replicas, dataset).prefetch(_PREFETCH)
+        self._order = order
 
-    def executions(self, steps: int) -> tf.data.Dataset:
-        """The positions of `steps` batches at a time, int32 `(n,)`, of one epoch after another without an end.
+    def orders(self, epoch: int, step: int) -> tf.data.Dataset:
+        """The positions of each epoch, int32 `(n,)`, without an end; of the first, `epoch`, those from `step` on."""
 
-        For `steps.TrainingModel`, which makes the batches by `gather`. Nothing is made ahead: the next epoch's order is
-        looked up when its first positions are asked for.
+        def rest(number: tf.Tensor) -> tf.Tensor:
+            return self._order(number)[tf.where(number == epoch, step * self.batch_size, 0) :]
+
+        return tf.data.Dataset.range(epoch, 2**40).map(rest)
+
+    def dataset(self, epoch: int = 0, step: int = 0) -> tf.data.Dataset:
+        """`(images, labels)`, epoch after epoch without an end, from step `step` of epoch `epoch` on: uint8
+        `(batch, height, width, channels)` and one-hot float32 `(batch, num_classes)`."""
+        batches = self.orders(epoch, step).flat_map(self._batches)
+        return _untuned(share_among(self._replicas, batches).prefetch(_PREFETCH))
+
+    def executions(self, steps: int, epoch: int = 0, step: int = 0) -> tf.data.Dataset:
+        """The positions of `steps` batches at a time, int32 `(n,)`, as `dataset` goes through them.
+
+        For `steps.TrainingModel`, which makes the batches by `gather`.
         """
         size = steps * self.batch_size
-        blocks = self._orders.flat_map(lambda order: _slices(order, size, tf.identity)).repeat()
-        options = tf.data.Options()
-        options.experimental_optimization.inject_prefetch = False
-        return blocks.with_options(options)
+        return _untuned(self.orders(epoch, step).flat_map(lambda order: _slices(order, size, tf.identity)))
 
 
 def scoring_batch_size(image_shape: tuple[int, ...]) -> int:
@@ -96,7 +99,16 @@ def scoring_batches(
     batch_size = batch_size or scoring_batch_size(split.images.shape[1:])
     batches = _batches(split, num_classes, batch_size, gathering(split, num_classes))
     dataset = batches(tf.range(start, len(split)))
-    return share_among(replicas, dataset).prefetch(_PREFETCH)
+    return _untuned(share_among(replicas, dataset).prefetch(_PREFETCH))
+
+
+def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Without tf.data's tuning of what is fixed here anyway. Its thread sleeps for up to a minute at a time, and the
+    end of an iterator waits for it: 18 s after ResNet50's features of 694 images."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.inject_prefetch = False
+    return dataset.with_options(options)
 
 
 def gathering(split: Split, num_classes: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None:

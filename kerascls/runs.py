@@ -6,16 +6,21 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from kerascls.config import Config, config_from_toml
 from kerascls.errors import ConfigError, OutputError, RunError
 
 FORMAT = 1  # of manifest.json
+CHECKPOINT = "checkpoint"  # the folder in a run's; it goes when the run is complete
+TEMPORARY = "kerascls-"  # how a folder's name begins, behind a dot, in which something is being written
 
 
 @contextlib.contextmanager
@@ -29,7 +34,7 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OutputError(f"Cannot write {path}: it is a device or a pipe. Expected a file's name.")
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{TEMPORARY}", dir=path.parent))
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
     temporary = folder / path.name
@@ -96,14 +101,13 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, out: Path | None, name: str) -> "Run":
-        """Makes the folder: `out`, which must not exist, or the next free name under saved_models/.
+    def create(cls, out: Path | None, name: str, fill: Callable[[Path], None]) -> "Run":
+        """Makes the folder, with all that `fill` writes into it or not at all: `out`, which must not exist, or the next
+        free name under saved_models/.
 
         Raises:
             OutputError: `out` exists, or the place cannot be written.
         """
-        if out is not None and out.exists():
-            raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
         path = out or free_name(Path("saved_models") / name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,18 +115,18 @@ class Run:
             raise OutputError(f"Cannot make {path.parent}: {error.strerror}.") from None
         while True:
             try:
-                path.mkdir()
+                with atomic(path) as temporary:
+                    temporary.mkdir()
+                    fill(temporary)
                 return cls(path)
-            except FileExistsError:  # another training took the name between the look and the making
-                if out is not None:
-                    raise OutputError(f"{out} exists already. Give --out another place.") from None
-                path = free_name(Path("saved_models") / name)
-            except OSError as error:
-                raise OutputError(f"Cannot make {path}: {error.strerror}.") from None
+            except OutputError:
+                if out is not None or not path.exists():
+                    raise
+                path = free_name(path.with_name(name))  # another training took the name meanwhile
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
-        """Raises RunError if `path` is not a run folder of this format that has a model."""
+    def unfinished(cls, path: str | Path) -> "Run":
+        """Raises RunError if `path` is not a run folder of this format, with a model or without."""
         path = Path(path)
         if not path.exists():
             raise RunError(f"Run {path} does not exist. `kerascls train` makes one under saved_models/.")
@@ -135,17 +139,51 @@ class Run:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
             raise RunError(f"{path} has run format {found}; this kerascls reads format {FORMAT}. Update kerascls.")
-        if not run.model_path.is_file():
-            raise RunError(
-                f"{path} has no model.keras: its training ended (status {run.manifest.get('status')}) before "
-                "an epoch was kept. Train again."
-            )
         data = manifest.get("data")
         data = data if isinstance(data, dict) else {}
         needed = [manifest.get("recipe"), data.get("name"), data.get("fingerprint"), data.get("fallback_for") or ""]
         if not all(isinstance(item, str) for item in needed):
             raise RunError(f"{path}/manifest.json is damaged: it lacks the recipe or the data.")
         return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Raises RunError if `path` is not a run folder of this format that has a model."""
+        run = cls.unfinished(path)
+        if not run.model_path.is_file():
+            raise RunError(
+                f"{path} has no model.keras: its training ended (status {run.manifest.get('status')}) before "
+                f"an epoch was kept. `kerascls train --resume {path}` goes on with it."
+            )
+        return run
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone among all processes that train into this folder.
+
+        Raises:
+            RunError: another one does.
+            OutputError: the folder cannot be written.
+        """
+        folder = self.path / CHECKPOINT
+        try:
+            folder.mkdir(exist_ok=True)
+            lock = filelock.FileLock(folder / "lock")
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunError(f"Another process trains {self.path}. Wait for it, or end it.") from None
+        except OSError as error:
+            raise OutputError(f"Cannot write {folder}: {error.strerror}.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def clear(self) -> None:
+        """Removes what writers that were killed left behind. Call it `locked`."""
+        for left in self.path.rglob(".*"):
+            if re.fullmatch(rf"\.{TEMPORARY}.+", left.name):
+                shutil.rmtree(left, ignore_errors=True)
 
     def _read(self, name: str) -> Any:
         """A JSON file of the run. Raises RunError if it is missing or damaged."""

@@ -25,6 +25,8 @@ class TrainingModel(keras.Model):
         gather: makes the batch of positions, int32 `(n,)`; `fit` is then given all positions of an execution at a time
             and the steps take theirs by themselves, `batch_size` a step. A batch from tf.data costs 0.1 ms a step, 8 %
             of the 1,198-parameter network's (batch 32, 2 cores). On one device. None where `fit` is given batches.
+        steps: of an epoch, where `fit` is given what has no end. 0 where it ends with the epoch.
+        skipped: steps of the first epoch that are done already: where it would run them, it does nothing.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class TrainingModel(keras.Model):
         class_weight: np.ndarray | None = None,
         gather: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
         batch_size: int = 0,
+        steps: int = 0,
+        skipped: int = 0,
     ):
         super().__init__(name="training")
         self.classifier = classifier
@@ -48,6 +52,7 @@ class TrainingModel(keras.Model):
         self.first_step = first_step
         self.class_weight = class_weight
         self.gather, self.batch_size = gather, batch_size
+        self.steps, self.skipped = steps, skipped
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.classifier(images, training=training)
@@ -104,22 +109,55 @@ class TrainingModel(keras.Model):
         return self.compute_metrics(images, labels[:count], probabilities[:count], sample_weight)
 
     def make_train_function(self, force: bool = False) -> Callable:
-        """Keras' own, or one that gathers: the steps of an execution, and its metrics at the end."""
-        if self.gather is None:
+        """Keras' own, or where `steps` is known one that runs the steps that are left of the epoch, and not more."""
+        if self.train_function is not None and not force:
+            return self.train_function
+        if not self.steps:
             return super().make_train_function(force)
-        if self.train_function is None or force:
+        run = self._execution()
+        done = 0  # of this epoch
 
-            @tf.function(input_signature=[tf.TensorSpec((None,), tf.int32)], autograph=False)
-            def execution(positions: tf.Tensor) -> dict[str, tf.Tensor]:
-                def step(start: tf.Tensor) -> tuple[tf.Tensor]:
-                    self.train_step(self.gather(positions[start : start + self.batch_size]))
-                    return (start + self.batch_size,)
-
-                tf.while_loop(lambda start: start < tf.size(positions), step, (tf.constant(0),))
+        def execution(iterator: Any) -> dict[str, tf.Tensor]:
+            nonlocal done
+            count = min(self.steps_per_execution, self.steps - done)
+            done = (done + count) % self.steps
+            if self.skipped > 0:
+                self.skipped -= count
                 return self.get_metrics_result()
+            return run(iterator, count)
 
-            self.train_function = lambda iterator: execution(next(iterator))
-        return self.train_function
+        self.train_function = execution
+        return execution
+
+    def _execution(self) -> Callable[[Any, int], dict[str, tf.Tensor]]:
+        """Runs so many steps on what an iterator gives, and returns the metrics."""
+        if self._distribute_strategy is not None:
+            super().make_train_function(force=True)  # of one step; sets `train_function`
+            step_of_all = self.train_function
+            return lambda iterator, count: step_of_all(iterator)
+
+        def loop(end: tf.Tensor, stride: int, step: Callable[[tf.Tensor], Any]) -> dict[str, tf.Tensor]:
+            def one(at: tf.Tensor) -> tuple[tf.Tensor]:
+                step(at)
+                return (at + stride,)
+
+            tf.while_loop(lambda at: at < end, one, (tf.constant(0),))
+            return self.get_metrics_result()
+
+        train = tf.function(self.train_step, jit_compile=True) if self.jit_compile else self.train_step
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.int32)], autograph=False)
+        def gathered(positions: tf.Tensor) -> dict[str, tf.Tensor]:
+            size = self.batch_size
+            return loop(tf.size(positions), size, lambda at: train(self.gather(positions[at : at + size])))
+
+        @tf.function(autograph=False)
+        def counted(iterator: Any, count: tf.Tensor) -> dict[str, tf.Tensor]:
+            return loop(count, 1, lambda at: train(next(iterator)))
+
+        if self.gather is not None:
+            return lambda iterator, count: gathered(next(iterator))
+        return lambda iterator, count: counted(iterator, tf.constant(count))
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Makes the variables of metrics and optimiser before a function is traced: TensorFlow traces one that makes

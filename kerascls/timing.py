@@ -43,7 +43,9 @@ class _Forward(TrainingModel):
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return {"loss": self.compute_loss(images, labels, self(images, training=True))}
+        loss = self.compute_loss(images, labels, self(images, training=True))
+        self.metrics[0].update_state(loss)  # what nobody takes is not computed
+        return {"loss": loss}
 
 
 class _Clock(keras.callbacks.Callback):
@@ -65,7 +67,7 @@ def time_steps(
     Args:
         model: compiled, on one device without a strategy.
         make_optimizer: gives a new optimiser like the model's.
-        dataset: what `fit` is given: `TrainingBatches.dataset`, or `.executions` where the model gathers.
+        dataset: what `fit` is given: `TrainingBatches.dataset()`, or `.executions` where the model gathers.
 
     Returns:
         what profile.json holds: `step_ms`; `parts`, name to `{"ms", "share"}`, which add up to it; `input_alone_ms`;
@@ -80,7 +82,7 @@ def time_steps(
     def variant(
         kind: type[TrainingModel], policy: Any = (), metrics: list[str] | None = None, gather: Any = None
     ) -> TrainingModel:
-        made = kind(classifier, policy, model.seed, None, 0, model.class_weight, gather, model.batch_size)
+        made = kind(classifier, policy, model.seed, None, 0, model.class_weight, gather, model.batch_size, each)
         made.compile(
             optimizer=make_optimizer(),
             loss=model.loss,
@@ -90,7 +92,7 @@ def time_steps(
         )
         return made
 
-    held, flowing = dataset.take(1).cache().repeat(), dataset.repeat()
+    held, flowing = dataset.take(1).cache().repeat(), dataset
     one, per_call = None, each  # elements of the dataset that a call into TensorFlow takes
     if model.gather:
         first = next(iter(dataset))

@@ -1,25 +1,30 @@
 """Training: a recipe and its data in, a run folder out."""
 
+import contextlib
 import dataclasses
+import glob
+import hashlib
 import os
+import re
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerascls import metrics
+from kerascls import checkpoint, metrics
 from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
-from kerascls.datasets import Dataset, Split, load_recipe_data, spread
+from kerascls.datasets import Dataset, Split, load_config_data, load_recipe_data, spread
 from kerascls.devices import Placement, choose, versions
-from kerascls.errors import ConfigError, OutputError, TrainingFailed
+from kerascls.errors import ConfigError, DataError, KerasclsError, OutputError, RunError, TrainingFailed
 from kerascls.evaluate import draw
 from kerascls.fit import Fit
 from kerascls.load import Classifier, load
-from kerascls.runs import Run, atomic, now, write_csv, write_json, write_text
+from kerascls.runs import CHECKPOINT, Run, atomic, is_run, now, write_csv, write_json, write_text
 from kerascls.save import save_keras
 from kerascls.split import with_all_splits
 
@@ -59,7 +64,7 @@ class TrainResult:
 
 
 def train(
-    recipe: str | os.PathLike = "mnist_cnn",
+    recipe: str | os.PathLike | None = None,
     *,
     data: str | os.PathLike | None = None,
     epochs: int | None = None,
@@ -71,16 +76,18 @@ def train(
     data_dir: str | None = None,
     fallback: bool = True,
     out: str | os.PathLike | None = None,
+    resume: str | os.PathLike | None = None,
     name_suffix: str = "",
     quiet: bool = True,
     log_steps: int = 0,
     profile: bool = False,
     command: str | None = None,
+    offer: Callable[[Path, str], bool] | None = None,
 ) -> TrainResult:
     """Trains a recipe, scores the test split once at the end, and writes a run folder.
 
     Args:
-        recipe: a recipe's name, or the path of a .toml file.
+        recipe: a recipe's name, or the path of a .toml file. Defaults to mnist_cnn, with `resume` to the run's own.
         data: another data set than the recipe's (a name, a folder, tfds:NAME, FILE.npz).
         epochs, batch_size, seed: in place of the recipe's.
         devices: "auto", "cpu", "gpu", "gpu:0,1", "mirrored" or "cpu:0,1", in place of the recipe's `devices.devices`.
@@ -89,17 +96,21 @@ def train(
         data_dir: where TFDS keeps prepared data; missing data is then an error.
         fallback: whether the recipe's embedded data may stand in where its own cannot be had.
         out: the run folder, which must not exist. Defaults to the next free name under saved_models/.
+        resume: a run folder whose training was ended, by whatever: goes on from its checkpoint, and ends with the
+            weights, scores and epochs that it would have had. `data` then says where the same data lie by now.
         name_suffix: what a default name ends in.
         quiet: whether to leave out progress on stderr. The announcement of a fallback is never left out.
         log_steps: a line on stderr every so many steps.
         profile: whether to measure first where the time of a step goes; the run gets profile.json, and is the same.
         command: what manifest.json calls the command; defaults to the Python call.
+        offer: asked with a run under saved_models/ of the same recipe that was ended before its end, and how far it
+            came; where it answers True, that one goes on in place of a new one.
 
     Raises:
         ConfigError, DataError, ModelError, OutputError: nothing has been written.
+        RunError: `resume` is no run, is being trained, or was of another recipe, data, code or kind of device.
         TrainingFailed: the loss became NaN or infinite; the run folder keeps the best epoch before that.
     """
-    recipe = os.fspath(recipe)
     tables = {section: dict(table) for section, table in (overrides or {}).items()}
     for key, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed)):
         if value is not None:
@@ -107,11 +118,16 @@ def train(
     for key, value in (("devices", devices), ("precision", precision)):
         if value is not None:
             tables.setdefault("devices", {})[key] = value
-    if data is not None:
-        tables.setdefault("data", {})["name"] = os.fspath(data)
     out = Path(out) if out is not None else None
     if out is not None and out.exists():
-        raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
+        raise OutputError(f"{out} exists already.{_advice(out)} Remove it, or give --out another place.")
+    if resume is not None and recipe is None and not tables:
+        return _resume(Run.unfinished(resume), None, {}, data, data_dir, quiet, log_steps)
+    recipe = os.fspath(recipe or "mnist_cnn")
+    if data is not None:
+        tables.setdefault("data", {})["name"] = os.fspath(data)
+    if resume is not None:
+        return _resume(Run.unfinished(resume), recipe, tables, None, data_dir, quiet, log_steps)
     wish = load_config(recipe, tables).devices
     if wish.devices != "auto":  # settled first: reading data may start TensorFlow with the devices that it finds
         choose(wish.devices)
@@ -122,27 +138,132 @@ def train(
     given = config.fallback_for is not None or "name" in tables.get("data", {})
     data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
     name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
+    if offer and out is None and (found := interrupted(name, config)) and offer(found.path, _how_far(found)):
+        return _resume(found, recipe, tables, None, data_dir, quiet, log_steps)
     command = command or f"kerascls.train({config.recipe!r})"
-    return _Training(config, dataset, placement, out, name, command, quiet, log_steps, profile).run_all()
+    training = _Training(config, dataset, placement, quiet, log_steps)
+    training.begin_run(out, name, command, profile)
+    return training.run_all()
+
+
+# Going on
+
+
+def _resume(
+    run: Run,
+    recipe: str | None,
+    tables: Mapping[str, Mapping[str, Any]],
+    data: str | os.PathLike | None,
+    data_dir: str | None,
+    quiet: bool,
+    log_steps: int,
+) -> TrainResult:
+    """Goes on with a run: by its own recipe, or by the one that was typed, which must be the same."""
+    manifest, config = run.manifest, run.config
+    if manifest["status"] == "complete":
+        raise RunError(f"{run.path} is complete: there is nothing to go on with.")
+    fallback_for = manifest["data"]["fallback_for"]
+    if recipe is None:
+        code = [name for name in (config.data.name, config.model.name) if name.endswith(".py")]
+        if code:
+            raise RunError(
+                f"{run.path} is of your own code, {' and '.join(code)}, which runs only where you name it. Type the "
+                f"command again, with --resume {run.path}: {manifest.get('command')}"
+            )
+        if data is not None:
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=os.fspath(data)))
+        elif manifest["data"].get("source") == "folder" or config.data.name.endswith(".npz"):
+            if not Path(config.data.name).exists():
+                raise DataError(f"{config.data.name}, the data of {run.path}, is not here. Say where: --data PATH.")
+    else:
+        typed = load_config(recipe, tables, use_fallback=fallback_for is not None)
+        differ = _differences(portable(typed).as_tables(), config.as_tables())
+        if differ:
+            raise RunError(f"{run.path} is of another recipe, and cannot go on by this one: {'; '.join(differ)}.")
+        config = typed
+    wish = config.devices
+    with run.locked():
+        run.clear()
+        state = checkpoint.read(run.path)
+        if wish.devices != "auto":
+            choose(wish.devices)
+        dataset = load_config_data(config.data, data_dir)
+        placement = choose(wish.devices, wish.precision, wish.deterministic)
+        now_is = {
+            "data": {"fingerprint": dataset.fingerprint()},
+            "versions": versions(),
+            "code": code_digest(config),
+            "device": {key: value for key, value in placement.describe().items() if key != "name"},
+        }
+        was = {key: manifest.get(key) for key in now_is}
+        was["data"] = {"fingerprint": manifest["data"]["fingerprint"]}
+        was["device"] = {key: value for key, value in (was["device"] or {}).items() if key != "name"}
+        if differ := _differences(now_is, was):
+            raise RunError(
+                f"{run.path} cannot go on to the same numbers: {'; '.join(differ)}. Go on where all is as it was, or "
+                "train again."
+            )
+        training = _Training(config, dataset, placement, quiet, log_steps)
+        training.go_on(run, state)
+        return training.run_all()
+
+
+def interrupted(name: str, config: Config) -> Run | None:
+    """The run of this recipe under saved_models/, among `name`, `name`-2, ..., that was ended before its end."""
+    for path in sorted(Path("saved_models").glob(f"{glob.escape(name)}*")):
+        if re.fullmatch(re.escape(name) + r"(-\d+)?", path.name) and is_run(path):
+            try:
+                run = Run.unfinished(path)
+                if run.manifest["status"] != "complete" and run.config == portable(config):
+                    with run.locked():
+                        return run
+            except KerasclsError:  # damaged, or being trained
+                continue
+    return None
+
+
+def _how_far(run: Run) -> str:
+    state = checkpoint.read(run.path)
+    return f"after {state.place}" if state else "before its first checkpoint"
+
+
+def _advice(path: Path) -> str:
+    """For a folder that is in the way."""
+    if is_run(path) and Run(path).manifest.get("status") != "complete":
+        return f" Its training was ended: `kerascls train --resume {path}` goes on with it."
+    return ""
+
+
+def _differences(now_is: Mapping[str, Any], was: Mapping[str, Any], above: str = "") -> list[str]:
+    """What differs between two trees of tables, a phrase each."""
+    found: list[str] = []
+    for key in dict.fromkeys([*was, *now_is]):
+        one, other = now_is.get(key), was.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += _differences(one, other, f"{above}{key}.")
+        elif one != other:
+            found.append(f"{above}{key} was {other}, and is {one}")
+    return found
+
+
+def code_digest(config: Config) -> str:
+    """SHA-256 of the code that a training runs by: kerascls' own, and the files of the user that the recipe names."""
+    package = Path(__file__).parent
+    files = sorted(package.rglob("*.py"))
+    digest = hashlib.sha256()
+    for file in [*files, *(Path(name) for name in (config.data.name, config.model.name) if name.endswith(".py"))]:
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 class _Training(Fit):
     """One training, from data to scored run."""
 
-    def __init__(
-        self,
-        config: Config,
-        published: Dataset,
-        placement: Placement,
-        out: Path | None,
-        name: str,
-        command: str,
-        quiet: bool,
-        log_steps: int,
-        profile: bool,
-    ):
-        self.begin = time.perf_counter()
-        self.published = set(published.splits)
+    before = 0.0  # seconds that it took until it was interrupted
+
+    def __init__(self, config: Config, published: Dataset, placement: Placement, quiet: bool, log_steps: int):
+        self.began = time.perf_counter()
+        self.published = published
         super().__init__(
             config, with_all_splits(published, config.data.validation, config.data.test), placement, quiet, log_steps
         )
@@ -156,9 +277,11 @@ class _Training(Fit):
             config.data.resize,
             self.random_backbone,
         )
-        self.run = Run.create(out, name)
-        self.folder, self.profile = self.run.path, profile
-        fitted = self.manifest
+
+    def begin_run(self, out: Path | None, name: str, command: str, profile: bool) -> None:
+        """Makes the run folder."""
+        config, published, fitted = self.config, self.published, self.manifest
+        self.profile = profile
         self.manifest = {
             "format": 1,
             "status": "running",
@@ -166,7 +289,8 @@ class _Training(Fit):
             "recipe": config.recipe,
             "seed": config.train.seed,
             "versions": versions(),
-            "device": placement.describe(),
+            "code": code_digest(config),
+            "device": self.placement.describe(),
             "started": now(),
             **{key: fitted[key] for key in ("seconds", "best_epoch", "kept_epoch")},
             "data": {
@@ -180,21 +304,43 @@ class _Training(Fit):
             "parameters": fitted["parameters"],
         }
 
-    def run_all(self) -> TrainResult:
-        """Trains, scores, and leaves the manifest saying how it ended, whatever happens."""
+        def fill(folder: Path) -> None:
+            write_text(folder / "config.toml", portable(config).as_toml())
+            write_json(folder / "class_names.json", list(self.dataset.class_names))
+            if self.splits["train"].origin is not None:
+                write_csv(folder / "splits.csv", ("split", "class", "file"), self.files())
+            if self.dataset.skipped:
+                write_csv(folder / "skipped.csv", ("file", "reason"), self.dataset.skipped)
+            write_json(folder / "manifest.json", self.manifest)
+
+        self.run = Run.create(out, name, fill)
+        self.folder = self.run.path
         if not self.quiet:
             self.tell_data()
-        write_text(self.run.path / "config.toml", portable(self.config).as_toml())
-        write_json(self.run.path / "class_names.json", list(self.dataset.class_names))
-        if self.splits["train"].origin is not None:
-            write_csv(self.run.path / "splits.csv", ("split", "class", "file"), self.files())
-        if self.dataset.skipped:
-            write_csv(self.run.path / "skipped.csv", ("file", "reason"), self.dataset.skipped)
+
+    def go_on(self, run: Run, state: checkpoint.State | None) -> None:
+        """Takes up a run that was ended, from its checkpoint, or from its beginning where it has none."""
+        self.run, self.folder, self.state = run, run.path, state
+        manifest = run.manifest
+        self.manifest = {
+            **manifest,
+            **{key: self.manifest[key] for key in ("seconds", "best_epoch", "kept_epoch")},
+            **(state.progress if state else {}),
+            "status": "running",
+            "resumed": [*manifest.get("resumed", []), {"at": now(), "epoch": state.place.epoch if state else 0}],
+        }
+        self.before = self.manifest["seconds"]["total"] or 0.0
         self.run.write_manifest(self.manifest)
+        if not self.quiet:
+            self.tell_data()
+            print(f"going on with {run.path} {_how_far(run)}", file=sys.stderr, flush=True)
+
+    def run_all(self) -> TrainResult:
+        """Trains, scores, and leaves the manifest saying how it ended, whatever happens."""
         status, scored = "failed", {}
         try:
             status = self.fit()
-            if self.manifest["kept_epoch"]:
+            if status == "complete" or self.manifest["kept_epoch"]:
                 with self.placement.device():
                     scored = self.score()
         except KeyboardInterrupt:  # a second Ctrl-C, while scoring
@@ -204,8 +350,11 @@ class _Training(Fit):
             raise
         finally:
             self.manifest["status"] = status
-            self.manifest["seconds"]["total"] = round(time.perf_counter() - self.begin, 3)
-            self.run.write_manifest(self.manifest)
+            self.manifest["seconds"]["total"] = round(self.before + time.perf_counter() - self.began, 3)
+            with contextlib.suppress(*[OutputError] if status == "failed" else []):  # the reason may be a full disk
+                self.run.write_manifest(self.manifest)
+            if status == "complete":
+                shutil.rmtree(self.run.path / CHECKPOINT, ignore_errors=True)
         return TrainResult(
             self.run.path,
             status,
@@ -218,8 +367,9 @@ class _Training(Fit):
     def tell_data(self) -> None:
         """On stderr: what is trained on, what was held out of it, and what was left out."""
         height, width, channels = self.dataset.image_shape
+        given = {"train", *self.published.splits}
         counts = ", ".join(
-            f"{len(self.splits[name]):,} {name}" + ("" if name in self.published or name == "train" else " (held out)")
+            f"{len(self.splits[name]):,} {name}" + ("" if name in given else " (held out)")
             for name in ("train", "validation", "test")
             if name in self.splits and not (name == "validation" and self.config.data.validation == "test")
         )
@@ -268,8 +418,9 @@ class _Training(Fit):
 
     def save(self, path: Path) -> None:
         """Writes the whole model as it is now, in float32 whatever has trained it."""
-        self.sync()
-        save_keras(self.reference, self.card, path)
+        with self.averaged():
+            self.sync()
+            save_keras(self.reference, self.card, path)
 
     def score(self) -> dict[str, dict[str, Any]]:
         """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures; the scores."""

@@ -247,7 +247,7 @@ for choice in ("cpu", "cpu:0,1"):
         classifier = keras.Sequential([keras.Input((4, 4, 1)), *layers])
         model = TrainingModel(classifier, [{"name": "probe"}], seed=3)
         model.compile("sgd", "categorical_crossentropy", jit_compile=False)
-    state = EpochState(tf.Variable(0, dtype=tf.int64), 3)
+    state = EpochState(3)
     state.set_model(model)
     state.on_epoch_begin(2)
     generator = model.classifier.layers[1].seed_generator.state.value

@@ -209,8 +209,7 @@ def test_every_kind_gives_the_same_pixels_in_training_scoring_and_prediction(tmp
         assert isinstance(split.images, FileImages) == (cache_mb == 0)
         of_training = {}
         batches = TrainingBatches(split, 2, 8, seed=0)
-        batches.epoch.assign(3)
-        for images, _ in batches.dataset:
+        for images, _ in batches.dataset(3).take(batches.steps):
             of_training |= {image.numpy().tobytes(): 1 for image in images}
         assert of_training.keys() == {pixels.tobytes() for pixels in one_by_one.values()}
         of_scoring = np.concatenate([images.numpy() for images, _ in scoring_batches(split, 2, 8)])
@@ -225,8 +224,8 @@ def test_streamed_batches_are_those_of_memory(pets):
     both = []
     for split in (in_memory, streamed):
         batches = TrainingBatches(split, 3, 16, seed=4)
-        batches.epoch.assign(2)
-        both.append([(images.numpy(), labels.numpy()) for images, labels in batches.dataset])
+        epoch = batches.dataset(2).take(batches.steps)
+        both.append([(images.numpy(), labels.numpy()) for images, labels in epoch])
     assert [len(images) for images, _ in both[0]] == [16, 16, 16, 12]
     for (images, labels), (other_images, other_labels) in zip(*both, strict=True):
         assert np.array_equal(images, other_images) and np.array_equal(labels, other_labels)

@@ -50,10 +50,20 @@ def test_a_folder_that_does_not_exist_is_one_clear_error(tmp_path):
 
 
 def test_runs_never_overwrite_each_other():
-    names = [runs.Run.create(None, "mnist_cnn").path.name for _ in range(3)]
+    fill = lambda folder: runs.write_text(folder / "file", "text")  # noqa: E731
+    names = [runs.Run.create(None, "mnist_cnn", fill).path.name for _ in range(3)]
     assert names == ["mnist_cnn", "mnist_cnn-2", "mnist_cnn-3"]
     with pytest.raises(OutputError, match="exists already"):
-        runs.Run.create(Path("saved_models/mnist_cnn"), "x")
+        runs.Run.create(Path("saved_models/mnist_cnn"), "x", fill)
+    assert sorted(path.name for path in Path("saved_models").iterdir()) == names  # and nothing else
+
+    def failing(folder):
+        runs.write_text(folder / "file", "text")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left"):
+        runs.Run.create(None, "mnist_cnn", failing)
+    assert sorted(path.name for path in Path("saved_models").iterdir()) == names
 
 
 def test_what_is_not_a_run_is_told(tmp_path):
@@ -68,7 +78,12 @@ def test_what_is_not_a_run_is_told(tmp_path):
     with pytest.raises(RunError, match="format 99"):
         runs.Run.open(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 1, "status": "interrupted"}')
-    with pytest.raises(RunError, match="status interrupted"):
+    with pytest.raises(RunError, match="lacks the recipe"):
+        runs.Run.open(tmp_path)
+    (tmp_path / "manifest.json").write_text(
+        '{"format": 1, "status": "interrupted", "recipe": "r", "data": {"name": "d", "fingerprint": "f"}}'
+    )
+    with pytest.raises(RunError, match="status interrupted.*--resume"):
         runs.Run.open(tmp_path)
 
 

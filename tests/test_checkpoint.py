@@ -1,0 +1,257 @@
+"""Checkpoints: a training that was ended goes on to the bits that it would have had, or says why it cannot."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kerascls
+from kerascls import checkpoint
+from kerascls.callbacks import SaveState
+from kerascls.cli import run as kerascls_command
+from kerascls.errors import OutputError, RunError
+from kerascls.runs import Run
+from tests import endure
+
+SMALL = {"train": {"epochs": 4, "batch_size": 64, "learning_rate": 0.01, "optimizer": "adam", "warmup_epochs": 0}}
+
+
+class Killed(BaseException):
+    """What no handler of ours expects, as a kill."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("peace")
+    return {name: endure.peaceful(name, folder / name)[0] for name in ("mnist_cnn", "everything")}
+
+
+@pytest.mark.parametrize("scenario", ["mnist_cnn", "everything"])
+def test_a_training_killed_at_any_write_ends_with_the_same_bits(scenario, undisturbed, tmp_path):
+    kills = iter([{"kind": "kill", "at": 11}, {"kind": "kill", "at": 14}])
+    found, ends = endure.disturbed(scenario, tmp_path / "work", lambda: next(kills), times=2)
+    assert found == undisturbed[scenario] and [end.endswith("exit -9") for end in ends] == [True, True, False]
+
+
+def test_a_full_disk_is_one_line_and_the_training_goes_on_to_the_same_bits(undisturbed, tmp_path):
+    full = iter([{"kind": "full", "at": 17}])
+    found, ends = endure.disturbed("everything", tmp_path / "work", lambda: next(full), times=1)
+    assert found == undisturbed["everything"] and ends[0].endswith("exit 1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [5, 9, 13])
+def test_features_and_finetuning_killed_at_any_time_end_with_the_same_bits(after, tmp_path):
+    truth, _ = endure.peaceful("features", tmp_path / "peace")
+    kills = iter([{"after": after}, {"after": after}])
+    found, _ = endure.disturbed("features", tmp_path / "work", lambda: next(kills), times=2)
+    assert found == truth
+
+
+def ended(out, after, monkeypatch, **options):
+    """A run whose process ended when its checkpoint of that number was written."""
+    written = []
+    save = SaveState.save
+
+    def counting(self):
+        save(self)
+        written.append(1)
+        if len(written) == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveState, "save", counting)
+        patch.setattr("kerascls.callbacks.SAVED_SHARE", 0)
+        with pytest.raises(Killed):
+            kerascls.train("mnist_cnn", data="digits", out=out, overrides=SMALL, **options)
+    return out
+
+
+def test_ctrl_c_saves_within_an_epoch_and_the_run_goes_on(tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text(endure.EVERYTHING.replace("epochs = 8", "epochs = 2"))
+    whole = kerascls.train("recipe.toml", out="whole")
+    steps = []
+
+    def interrupt(self, batch, logs=None, original=SaveState.on_train_batch_end):
+        original(self, batch, logs)
+        steps.append(batch)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SaveState, "on_train_batch_end", interrupt)
+        patch.setattr("kerascls.fit.steps_per_execution", lambda *_: 2)
+        assert kerascls.train("recipe.toml", out="parts").status == "interrupted"
+    place = checkpoint.read(Path("parts")).place
+    assert (place.epoch, place.step) == (0, 6)
+    assert "Finishing the step and saving" in capsys.readouterr().err
+    resumed = kerascls.train(resume="parts")
+    assert resumed.status == "complete" and resumed.test == whole.test
+    assert endure.facts(Path("parts")) == endure.facts(Path("whole"))
+    assert not Path("parts/checkpoint").exists()
+    manifest = Run.open("parts").manifest
+    assert [entry["epoch"] for entry in manifest["resumed"]] == [0] and manifest["status"] == "complete"
+    with pytest.raises(RunError, match="parts is complete"):
+        kerascls.train(resume="parts")
+
+
+def test_ctrl_c_in_validation_loses_none_of_the_epoch(tmp_path):
+    (tmp_path / "recipe.toml").write_text(endure.EVERYTHING.replace("epochs = 8", "epochs = 2"))
+    kerascls.train("recipe.toml", out="whole")
+
+    def interrupt(self, logs=None, original=SaveState.on_test_begin):
+        original(self, logs)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SaveState, "on_test_begin", interrupt)
+        assert kerascls.train("recipe.toml", out="parts").status == "interrupted"
+    place = checkpoint.read(Path("parts")).place
+    assert place.epoch == 0 and place.step > 0  # all steps of the epoch
+    kerascls.train(resume="parts")
+    assert endure.facts(Path("parts")) == endure.facts(Path("whole"))
+
+
+def test_what_differs_is_told_and_nothing_is_written(monkeypatch, tmp_path, capsys):
+    ended("run", 2, monkeypatch)
+    before = sorted((path, path.stat().st_mtime_ns) for path in Path("run").rglob("*") if path.name != "lock")
+    manifest = Path("run/manifest.json")
+    text = manifest.read_text()
+
+    def refused(*words):
+        assert kerascls_command(["train", *words, "--resume", "run"]) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        return line
+
+    line = refused("mnist_cnn", "--data", "digits", "--seed", "3")
+    assert "of another recipe" in line and "train.seed was 0, and is 3" in line
+    assert "train.epochs was 4, and is" in line
+    for key, value, told in (
+        ("versions", {"keras": "3.14.0"}, "versions.keras was 3.14.0, and is 3."),
+        ("data", {"fingerprint": "other"}, "data.fingerprint was other, and is "),
+        ("device", {"precision": "bfloat16"}, "device.precision was bfloat16, and is float32"),
+    ):
+        changed = json.loads(text)
+        changed[key] |= value
+        manifest.write_text(json.dumps(changed))
+        assert told in refused()
+    manifest.write_text(text.replace(json.loads(text)["code"], "0123456789abcdef"))
+    assert "code was 0123456789abcdef, and is " in refused()
+    manifest.write_text(text)
+    after = sorted((path, path.stat().st_mtime_ns) for path in Path("run").rglob("*") if path.name != "lock")
+    assert [path for path, _ in after] == [path for path, _ in before]
+    state = Path("run/checkpoint/state.npz")
+    state.write_bytes(state.read_bytes()[:-40])
+    line = refused()
+    assert "state.npz is damaged" in line and "Remove it to train run from its beginning" in line
+
+
+def test_two_trainings_never_share_a_run(monkeypatch, capsys):
+    ended("run", 1, monkeypatch)
+    with Run(Path("run")).locked(), pytest.raises(RunError, match="Another process trains run"):
+        kerascls.train(resume="run")
+    with pytest.raises(OutputError, match=r"run exists already. Its training was ended: `kerascls train --resume run`"):
+        kerascls.train("mnist_cnn", data="digits", out="run")
+
+
+def test_the_same_command_again_offers_the_run_that_was_ended(monkeypatch, capsys):
+    ended(None, 2, monkeypatch)
+    offered = []
+
+    def offer(answer):
+        return lambda path, how_far: offered.append((str(path), how_far)) or answer
+
+    options = {"data": "digits", "overrides": SMALL}
+    new = kerascls.train("mnist_cnn", **options, offer=offer(False))
+    went_on = kerascls.train("mnist_cnn", **options, offer=offer(True))
+    assert offered == [("saved_models/mnist_cnn-digits", "after epoch 2")] * 2
+    assert (new.path.name, went_on.path.name) == ("mnist_cnn-digits-2", "mnist_cnn-digits")
+    assert endure.facts(new.path) == endure.facts(went_on.path)
+    kerascls.train("mnist_cnn", **options, offer=offer(True))  # nothing is left to offer
+    other = {"train": {**SMALL["train"], "seed": 5, "epochs": 1}}
+    kerascls.train("mnist_cnn", data="digits", overrides=other, offer=offer(True))
+    assert len(offered) == 2
+
+
+def test_your_own_code_runs_only_where_it_is_typed(monkeypatch, tmp_path):
+    shutil.copy(Path(kerascls.__file__).parent / "models" / "mnist_cnn.py", "my_net.py")
+    Path("recipe.toml").write_text(endure.MNIST_CNN.replace('"mnist_cnn"', '"./my_net.py"'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SaveState, "on_epoch_end", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            kerascls.train("recipe.toml", out="run")
+    with pytest.raises(RunError, match=r"of your own code, ./my_net.py, which runs only where you name it"):
+        kerascls.train(resume="run")
+    assert kerascls.train("recipe.toml", resume="run").status == "complete"
+
+
+def test_data_that_was_moved_is_named(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 28, 28, 1), np.uint8), np.arange(60) % 3
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images[:9], y_test=labels[:9])
+    ended_here = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SaveState, "on_epoch_end", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            kerascls.train("mnist_cnn", data=tmp_path / "mine.npz", out=ended_here, epochs=2)
+    (tmp_path / "elsewhere").mkdir()
+    moved = shutil.move(tmp_path / "mine.npz", tmp_path / "elsewhere" / "mine.npz")
+    with pytest.raises(kerascls.errors.DataError, match="is not here. Say where: --data PATH"):
+        kerascls.train(resume=ended_here)
+    assert kerascls.train(resume=ended_here, data=moved).status == "complete"
+
+
+def test_sigterm_ends_a_training_as_ctrl_c_does(tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "kerascls",
+        "train",
+        "mnist_cnn",
+        "--data",
+        "digits",
+        "--epochs",
+        "400",
+        "--out",
+        "run",
+    ]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    while not (tmp_path / "run" / "history.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"Interrupted" in told
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "interrupted"
+    assert checkpoint.read(tmp_path / "run").place.epoch >= 1
+
+
+def test_moving_averages_are_what_is_validated_and_saved(tmp_path):
+    recipe = endure.EVERYTHING.replace("epochs = 8", "epochs = 2").replace('keep = "last"', "")
+    (tmp_path / "recipe.toml").write_text(recipe)
+    averaged = kerascls.train("recipe.toml", out="averaged")
+    plain = kerascls.train("recipe.toml", out="plain", overrides={"train": {"ema_momentum": 0}})
+    rows = [
+        path.read_text().splitlines()[1].split(",")
+        for path in (Path("averaged/history.csv"), Path("plain/history.csv"))
+    ]
+    assert rows[0][2:4] == rows[1][2:4]  # the first epoch trains alike,
+    assert rows[0][4] != rows[1][4]  # and is validated otherwise
+    row = Path("averaged/history.csv").read_text().splitlines()[averaged.kept_epoch].split(",")
+    assert float(row[4]) == pytest.approx(averaged.validation["loss"], abs=1e-5)
+    assert averaged.test != plain.test
+
+
+def test_a_checkpoint_of_another_network_is_refused(monkeypatch):
+    ended("run", 2, monkeypatch)
+    state = checkpoint.read(Path("run"))
+    state.arrays["weights"].pop()
+    checkpoint.write(Path("run"), state)
+    with pytest.raises(RunError, match="checkpoint's weights are not those of this training"):
+        kerascls.train(resume="run")
