@@ -36,7 +36,7 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{TEMPORARY}", dir=path.parent))
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
+        raise cannot_write(path, error) from None
     temporary = folder / path.name
     try:
         yield temporary
@@ -53,9 +53,17 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
     except BrokenPipeError:  # of stdout, while a table is written beside it
         raise
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from None
+        raise cannot_write(path, error) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error of a place that cannot be written, by the name that it would have had."""
+    said = re.search(r"errno = (\d+)", str(error))  # HDF5 has no other way to tell
+    reason = os.strerror(int(said[1])) if said else error.strerror or error
+    parts = [part for part in Path(path).parts if not part.startswith(f".{TEMPORARY}")]
+    return OutputError(f"Cannot write {Path(*parts)}: {reason}.")
 
 
 def sync_folder(folder: Path) -> None:

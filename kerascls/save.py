@@ -2,7 +2,11 @@
 augmentation, no optimiser."""
 
 import contextlib
+import errno
 import io
+import math
+import os
+import shutil
 import tempfile
 import warnings
 import zipfile
@@ -37,6 +41,7 @@ def save_h5(model: Any, card: Card, path: Path) -> None:
     import h5py
 
     with atomic(path) as temporary:
+        _need_room(model, temporary)
         model.save(temporary)
         with h5py.File(temporary, "a") as archive:
             archive.attrs["kerascls"] = card.as_json()
@@ -47,8 +52,17 @@ def save_weights(model: Any, card: Card, path: Path) -> None:
     with atomic(path) as temporary:
         temporary.mkdir()
         (temporary / "architecture.json").write_text(model.to_json(), encoding="utf-8")
+        _need_room(model, temporary)
         model.save_weights(temporary / "model.weights.h5")
         (temporary / CARD).write_text(card.as_json(), encoding="utf-8")
+
+
+def _need_room(model: Any, path: Path) -> None:
+    """Raises OSError where the disk has less room than a HDF5 file of the weights needs, the largest of their kinds:
+    HDF5 1.14 crashes on a full disk, and OpenVINO does not say that it is full."""
+    needed = sum(4 * math.prod(weight.shape) + 4096 for weight in model.weights) + 2**16
+    if shutil.disk_usage(path.parent).free < 1.1 * needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # TensorFlow's
@@ -111,11 +125,13 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
         (assets / "class_names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
         (assets / CARD).write_text(card.as_json(), encoding="utf-8")
         serving = Serving(assets)
-        tf.saved_model.save(
-            serving,
-            str(path),
-            signatures={"serving_default": serving.serving_default, "pixels": serving.pixels, "serve": serving.pixels},
-        )
+        signatures = {"serving_default": serving.serving_default, "pixels": serving.pixels, "serve": serving.pixels}
+        try:
+            tf.saved_model.save(serving, str(path), signatures)
+        except tf.errors.ResourceExhaustedError as error:
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+            raise
 
 
 # Other runtimes'
@@ -180,6 +196,7 @@ def save_openvino(model: Any, card: Card, path: Path) -> None:
             converted.outputs[0].get_tensor().set_names({"probabilities"})
             converted.set_rt_info(card.as_json(), [PROPERTY])
             temporary.mkdir()
+            _need_room(model, temporary)
             openvino.save_model(converted, temporary / "model.xml", compress_to_fp16=False)
 
 

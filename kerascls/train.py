@@ -497,7 +497,7 @@ def write_samples(folder: Path, split: Split, classifier: Classifier, most: int)
     images = split.images[chosen]
     probabilities = classifier.probabilities(images, SAMPLE_BATCH_SIZE)
     files = [f"{i:03d}.png" for i in range(len(chosen))]
-    with atomic(folder) as temporary:
+    with atomic(folder, replace_folder=True) as temporary:
         temporary.mkdir()
         for file, image in zip(files, images, strict=True):
             (temporary / file).write_bytes(encode_png(image))
