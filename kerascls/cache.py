@@ -12,7 +12,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ import filelock
 import numpy as np
 
 from kerascls.errors import ConfigError, DataError, OutputError
-from kerascls.runs import write_json
+from kerascls.runs import alone, write_json
 
 CACHE_MB = 20_000  # 10**6 bytes, where KERASCLS_CACHE_MB says nothing: ResNet50's features of 2.4 million images
 _PART, _DONE, _KEY, _LOCK = "features.part", "features.npy", "key.json", "lock"
@@ -78,20 +77,12 @@ class Entry:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Alone among all processes; a second one waits, and says so."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / _LOCK)
+        with contextlib.ExitStack() as lock:
             try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                print("Another process computes these features: waiting for it.", file=sys.stderr, flush=True)
-                lock.acquire()
-        except OSError as error:
-            raise _cannot_write(self.path, error) from None
-        try:
+                lock.enter_context(alone(self.path / _LOCK, "Another process computes these features: waiting for it."))
+            except OSError as error:
+                raise _cannot_write(self.path, error) from None
             yield
-        finally:
-            lock.release()
 
     @contextlib.contextmanager
     def appending(self, shape: tuple[int, ...], key: dict[str, Any], chunk: int) -> Iterator[tuple[Any, int]]:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -64,6 +65,27 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     reason = os.strerror(int(said[1])) if said else error.strerror or error
     parts = [part for part in Path(path).parts if not part.startswith(f".{TEMPORARY}")]
     return OutputError(f"Cannot write {Path(*parts)}: {reason}.")
+
+
+@contextlib.contextmanager
+def alone(lock: Path, waiting: str) -> Iterator[None]:
+    """Alone among all processes that take the file `lock`, made where it is not there. A second one says `waiting` on
+    stderr, and waits; a lock ends with its process, however that ends.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        print(waiting, file=sys.stderr, flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def sync_folder(folder: Path) -> None:

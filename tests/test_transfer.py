@@ -1,8 +1,10 @@
 """Transfer models and fine-tuning: preprocessing, weights, what trains and what does not."""
 
 import csv
+import http.server
 import importlib
 import json
+import threading
 import tomllib
 from pathlib import Path
 
@@ -11,12 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import here, one_line_error, tiny_transfer
+from keras.src.utils import file_utils
 
 import kerascls
 from kerascls.catalog import backbones
 from kerascls.errors import ConfigError, ModelError, TrainingFailed, WeightsMissing
 from kerascls.models import build_model, transfer, unfreeze_backbone
 from kerascls.pipeline import scoring_batch_size
+from kerascls.runs import alone
 from kerascls.steps import TrainingModel
 
 RECIPE = """dense = 4
@@ -331,3 +335,61 @@ def test_the_folder_recipe_from_scratch_trains(tiny):
     small = {"data": {"image_shape": [32, 32, 3]}}
     result = kerascls.train("folder_scratch", data="small.npz", epochs=1, overrides=small, out="run")
     assert result.status == "complete" and result.test["examples"] == 24
+
+
+@pytest.fixture
+def weights_server(monkeypatch, tmp_path):
+    """What a network is downloaded from: `answer` is sent, under a declared length of 1000 bytes."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(transfer, "keras_home", lambda: str(tmp_path / "keras"))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+
+        def do_GET(self):
+            server.asked += 1
+            self.do_HEAD()
+            self.wfile.write(server.answer)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked, server.answer = 0, b"w" * 1000
+        server.place = tmp_path / "keras" / "models"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def fetched(server):
+    with transfer._weights_from(None, "Net"):
+        return file_utils.get_file("w.h5", f"http://127.0.0.1:{server.server_port}/w.h5", cache_subdir="models")
+
+
+def test_a_download_is_whole_or_absent(weights_server):
+    weights_server.answer = b"w" * 400  # and the connection ends
+    with pytest.raises(WeightsMissing, match=r"weights of Net cannot be downloaded .*Put w.h5 .* into"):
+        fetched(weights_server)
+    assert [path.name for path in weights_server.place.iterdir() if path.name != ".w.h5.lock"] == []
+    weights_server.answer = b"w" * 1000
+    assert Path(fetched(weights_server)).read_bytes() == b"w" * 1000
+    assert fetched(weights_server) and weights_server.asked == 2
+
+
+def test_two_processes_download_once(weights_server, capsys):
+    weights_server.place.mkdir(parents=True)
+    found = []
+    with alone(weights_server.place / ".w.h5.lock", "never said"):
+        second = threading.Thread(target=lambda: found.append(fetched(weights_server)))
+        second.start()
+        second.join(1.0)
+        assert second.is_alive() and found == []
+        (weights_server.place / "w.h5").write_bytes(b"first")
+    second.join(10)
+    assert Path(found[0]).read_bytes() == b"first" and weights_server.asked == 0
+    assert "Another process downloads w.h5: waiting for it." in capsys.readouterr().err

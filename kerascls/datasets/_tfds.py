@@ -4,6 +4,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from kerascls import devices
 from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split, check_memory
 from kerascls.errors import DataError, DataMissing
+from kerascls.runs import alone
 
 _HOST = "https://storage.googleapis.com/tfds-data/"  # where TFDS itself looks first
 _PATIENCE = 5.0  # seconds; without a network TFDS alone would try for over 200
@@ -127,7 +129,9 @@ def _prepare(builder: Any, name: str, download: bool) -> None:
         raise DataMissing(f"{name} is not prepared here and the network cannot be reached. Connect, or {where}.")
     devices.start()
     try:
-        builder.download_and_prepare()
+        with alone(Path(builder.data_dir).parents[1] / f".{builder.name}.lock", f"Another process downloads {name}."):
+            if not builder.is_prepared():  # by now
+                builder.download_and_prepare()
     except Exception as error:  # TFDS passes on whatever its sources and readers raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataMissing(f"{name} could not be downloaded: {reason[:200]} Try again later, or {where}.") from None

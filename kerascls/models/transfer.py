@@ -17,6 +17,7 @@ from kerascls.catalog import backbones
 from kerascls.datasets._tfds import network_reachable
 from kerascls.errors import KerasclsError, ModelError, WeightsMissing
 from kerascls.models._files import read_model
+from kerascls.runs import alone, atomic
 
 
 def build(image_shape, num_classes, *, backbone="ResNet50", weights="imagenet", pixel_range=(), dense=0, dropout=0.0):
@@ -148,13 +149,23 @@ def _weights_from(path: str | None, network: str) -> Iterator[None]:
         if path is not None:
             return path
         cached = Path(keras_home()).expanduser() / cache_subdir / fname
-        if cached.is_file() and (file_hash is None or file_utils.validate_file(cached, file_hash)):
+        is_here = lambda: cached.is_file() and (file_hash is None or file_utils.validate_file(cached, file_hash))  # noqa: E731
+        if is_here():
             return str(cached)
         reason = "are not here, and the network cannot be reached"
         if network_reachable(origin):
             try:
-                with contextlib.redirect_stdout(sys.stderr):  # its progress bar
-                    return original(fname, origin, cache_subdir=cache_subdir, file_hash=file_hash)
+                with (
+                    contextlib.redirect_stdout(sys.stderr),  # its progress bar
+                    alone(cached.with_name(f".{fname}.lock"), f"Another process downloads {fname}: waiting for it."),
+                ):
+                    if not is_here():
+                        with atomic(cached) as file:  # Keras would write to the place itself, and not all have a hash
+                            folder = file.parent
+                            original(
+                                fname, origin, cache_dir=folder.parent, cache_subdir=folder.name, file_hash=file_hash
+                            )
+                return str(cached)
             except Exception as error:
                 reason = f"cannot be downloaded ({error})"
         raise WeightsMissing(
