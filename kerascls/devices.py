@@ -132,6 +132,7 @@ class Placement:
             "kind": self.kind,
             "name": cpu_name() if self.kind == "cpu" else _gpu_details(self.devices[0]).get("device_name", "GPU"),
             "count": len(self.devices),
+            "cores": cores(),
             "strategy": self.strategy_name,
             "precision": self.precision,
             "deterministic": self.deterministic,
@@ -223,6 +224,11 @@ def _gpu_details(device: str) -> dict[str, Any]:
     gpus = tf.config.list_physical_devices("GPU")
     number = int(device.removeprefix("GPU:"))
     return tf.config.experimental.get_device_details(gpus[number]) if number < len(gpus) else {}
+
+
+def cores() -> int:
+    """Processor cores that this process may use, which is how many threads TensorFlow starts."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_name() -> str:

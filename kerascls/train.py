@@ -29,6 +29,7 @@ from kerascls.save import save_keras
 from kerascls.split import with_all_splits
 
 SKIPPED_TOLD = 10  # files left out that are named on stderr; skipped.csv has them all
+MACHINE = ("name", "cores")  # of manifest.json's device: what a run may go on with others of
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
 
 
@@ -193,18 +194,22 @@ def _resume(
             "data": {"fingerprint": dataset.fingerprint()},
             "versions": versions(),
             "code": code_digest(config),
-            "device": {key: value for key, value in placement.describe().items() if key != "name"},
+            "device": placement.describe(),
         }
         was = {key: manifest.get(key) for key in now_is}
         was["data"] = {"fingerprint": manifest["data"]["fingerprint"]}
-        was["device"] = {key: value for key, value in (was["device"] or {}).items() if key != "name"}
+        machine, other = (
+            {key: device.pop(key, None) for key in MACHINE} for device in (now_is["device"], was["device"])
+        )
         if differ := _differences(now_is, was):
             raise RunError(
                 f"{run.path} cannot go on to the same numbers: {'; '.join(differ)}. Go on where all is as it was, or "
                 "train again."
             )
+        if moved := "; ".join(_differences(machine, other)):
+            print(f"On another machine the last bits of the numbers may differ: {moved}.", file=sys.stderr, flush=True)
         training = _Training(config, dataset, placement, quiet, log_steps)
-        training.go_on(run, state)
+        training.go_on(run, state, moved)
         return training.run_all()
 
 
@@ -214,7 +219,7 @@ def interrupted(name: str, config: Config) -> Run | None:
         if re.fullmatch(re.escape(name) + r"(-\d+)?", path.name) and is_run(path):
             try:
                 run = Run.unfinished(path)
-                if run.manifest["status"] != "complete" and run.config == portable(config):
+                if run.manifest["status"] in ("running", "interrupted") and run.config == portable(config):
                     with run.locked():
                         return run
             except KerasclsError:  # damaged, or being trained
@@ -229,8 +234,9 @@ def _how_far(run: Run) -> str:
 
 def _advice(path: Path) -> str:
     """For a folder that is in the way."""
-    if is_run(path) and Run(path).manifest.get("status") != "complete":
-        return f" Its training was ended: `kerascls train --resume {path}` goes on with it."
+    with contextlib.suppress(KerasclsError):
+        if is_run(path) and Run.unfinished(path).manifest.get("status") != "complete":
+            return f" Its training was ended: `kerascls train --resume {path}` goes on with it."
     return ""
 
 
@@ -247,12 +253,14 @@ def _differences(now_is: Mapping[str, Any], was: Mapping[str, Any], above: str =
 
 
 def code_digest(config: Config) -> str:
-    """SHA-256 of the code that a training runs by: kerascls' own, and the files of the user that the recipe names."""
-    package = Path(__file__).parent
-    files = sorted(package.rglob("*.py"))
+    """SHA-256 of all that a training runs by: kerascls' own code, and the user's code and weights that it names."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    named = [config.data.name, config.model.name, *map(str, config.model.options.values())]
+    files += [Path(name) for name in named if name.endswith((".py", ".keras", ".h5")) and Path(name).is_file()]
     digest = hashlib.sha256()
-    for file in [*files, *(Path(name) for name in (config.data.name, config.model.name) if name.endswith(".py"))]:
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
@@ -318,8 +326,9 @@ class _Training(Fit):
         if not self.quiet:
             self.tell_data()
 
-    def go_on(self, run: Run, state: checkpoint.State | None) -> None:
-        """Takes up a run that was ended, from its checkpoint, or from its beginning where it has none."""
+    def go_on(self, run: Run, state: checkpoint.State | None, moved: str) -> None:
+        """Takes up a run that was ended, from its checkpoint, or from its beginning where it has none; `moved` says in
+        what the machine is another."""
         self.run, self.folder, self.state = run, run.path, state
         manifest = run.manifest
         self.manifest = {
@@ -327,7 +336,10 @@ class _Training(Fit):
             **{key: self.manifest[key] for key in ("seconds", "best_epoch", "kept_epoch")},
             **(state.progress if state else {}),
             "status": "running",
-            "resumed": [*manifest.get("resumed", []), {"at": now(), "epoch": state.place.epoch if state else 0}],
+            "resumed": [
+                *manifest.get("resumed", []),
+                {"at": now(), "epoch": state.place.epoch if state else 0, **({"moved": moved} if moved else {})},
+            ],
         }
         self.before = self.manifest["seconds"]["total"] or 0.0
         self.run.write_manifest(self.manifest)
@@ -345,13 +357,16 @@ class _Training(Fit):
                     scored = self.score()
         except KeyboardInterrupt:  # a second Ctrl-C, while scoring
             status = "interrupted"
+        except OutputError:  # a full disk: with room again, it can go on
+            status = "interrupted"
+            raise
         except BaseException:
             status = "failed"
             raise
         finally:
             self.manifest["status"] = status
             self.manifest["seconds"]["total"] = round(self.before + time.perf_counter() - self.began, 3)
-            with contextlib.suppress(*[OutputError] if status == "failed" else []):  # the reason may be a full disk
+            with contextlib.suppress(*[OutputError] if sys.exc_info()[0] else []):  # which has been told
                 self.run.write_manifest(self.manifest)
             if status == "complete":
                 shutil.rmtree(self.run.path / CHECKPOINT, ignore_errors=True)

@@ -85,7 +85,17 @@ unfreeze = "block_16_project"
 learning_rate = 1e-4
 """
 
-SCENARIOS = {"mnist_cnn": MNIST_CNN, "everything": EVERYTHING, "features": FEATURES}
+# Two logical devices that share every batch, in a mixed precision.
+SHARED = (
+    EVERYTHING
+    + """
+[devices]
+devices = "cpu:0,1"
+precision = "bfloat16"
+"""
+)
+
+SCENARIOS = {"mnist_cnn": MNIST_CNN, "everything": EVERYTHING, "features": FEATURES, "shared": SHARED}
 
 
 # In the child

@@ -54,7 +54,7 @@ def test_features_and_finetuning_killed_at_any_time_end_with_the_same_bits(after
     assert found == truth
 
 
-def ended(out, after, monkeypatch, **options):
+def ended(out: Path | None, after, monkeypatch, **options):
     """A run whose process ended when its checkpoint of that number was written."""
     written = []
     save = SaveState.save
@@ -70,7 +70,9 @@ def ended(out, after, monkeypatch, **options):
         patch.setattr("kerascls.callbacks.SAVED_SHARE", 0)
         with pytest.raises(Killed):
             kerascls.train("mnist_cnn", data="digits", out=out, overrides=SMALL, **options)
-    return out
+    run = Run(out or Path("saved_models/mnist_cnn-digits"))
+    run.write_manifest({**run.manifest, "status": "running"})  # a kill leaves no other word
+    return run.path
 
 
 def test_ctrl_c_saves_within_an_epoch_and_the_run_goes_on(tmp_path, capsys):
@@ -119,7 +121,7 @@ def test_ctrl_c_in_validation_loses_none_of_the_epoch(tmp_path):
 
 
 def test_what_differs_is_told_and_nothing_is_written(monkeypatch, tmp_path, capsys):
-    ended("run", 2, monkeypatch)
+    ended(Path("run"), 2, monkeypatch)
     before = sorted((path, path.stat().st_mtime_ns) for path in Path("run").rglob("*") if path.name != "lock")
     manifest = Path("run/manifest.json")
     text = manifest.read_text()
@@ -141,6 +143,12 @@ def test_what_differs_is_told_and_nothing_is_written(monkeypatch, tmp_path, caps
         changed[key] |= value
         manifest.write_text(json.dumps(changed))
         assert told in refused()
+    changed = json.loads(text)
+    changed["device"] |= {"cores": 99}
+    manifest.write_text(json.dumps(changed))
+    kerascls.train(resume=shutil.copytree("run", "moved"))
+    assert "last bits of the numbers may differ: cores was 99, and is" in capsys.readouterr().err
+    assert Run.open("moved").manifest["resumed"][0]["moved"].startswith("cores was 99")
     manifest.write_text(text.replace(json.loads(text)["code"], "0123456789abcdef"))
     assert "code was 0123456789abcdef, and is " in refused()
     manifest.write_text(text)
@@ -153,7 +161,7 @@ def test_what_differs_is_told_and_nothing_is_written(monkeypatch, tmp_path, caps
 
 
 def test_two_trainings_never_share_a_run(monkeypatch, capsys):
-    ended("run", 1, monkeypatch)
+    ended(Path("run"), 1, monkeypatch)
     with Run(Path("run")).locked(), pytest.raises(RunError, match="Another process trains run"):
         kerascls.train(resume="run")
     with pytest.raises(OutputError, match=r"run exists already. Its training was ended: `kerascls train --resume run`"):
@@ -249,7 +257,7 @@ def test_moving_averages_are_what_is_validated_and_saved(tmp_path):
 
 
 def test_a_checkpoint_of_another_network_is_refused(monkeypatch):
-    ended("run", 2, monkeypatch)
+    ended(Path("run"), 2, monkeypatch)
     state = checkpoint.read(Path("run"))
     state.arrays["weights"].pop()
     checkpoint.write(Path("run"), state)
