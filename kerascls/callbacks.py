@@ -24,6 +24,7 @@ HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accu
 
 
 SAVED_SHARE = 20  # a checkpoint at an epoch's end is written where training took this many times as long as writing
+PROGRESS = ("seconds", "best_epoch", "kept_epoch", "parameters", "features")  # of manifest.json, in a checkpoint
 SAVED_SECONDS = 600  # and in the middle of an epoch, after so long without one
 
 
@@ -127,7 +128,7 @@ class SaveState(keras.callbacks.Callback):
     Args:
         steps: of an epoch.
         every: a checkpoint every so many steps too; 0 for every SAVED_SECONDS.
-        manifest: its keys `seconds`, `best_epoch` and `kept_epoch` go along.
+        manifest: its keys PROGRESS go along.
         others: the callbacks before; those with `remember` and `recall` are asked to.
         average: among them, or None.
     """
@@ -192,7 +193,7 @@ class SaveState(keras.callbacks.Callback):
         begin = time.perf_counter()
         if self.average is not None:
             self.average.leave()  # where Ctrl-C came during validation
-        progress = {key: self.manifest[key] for key in ("seconds", "best_epoch", "kept_epoch")}
+        progress = {key: self.manifest[key] for key in PROGRESS if key in self.manifest}
         arrays = {
             "weights": checkpoint.values(changing(self.model.classifier)),
             "optimizer": checkpoint.values(_tensors(self.model.optimizer.variables)),

@@ -113,7 +113,7 @@ class Fit:
         """The epochs of [train], then those of [finetune]. Returns "complete", or "interrupted" after Ctrl-C."""
         import tensorflow as tf
 
-        from kerascls.callbacks import Interruptible
+        from kerascls.callbacks import Interruptible, WriteHistory
         from kerascls.models import unfreeze_backbone
 
         train, finetune = self.config.train, self.config.finetune
@@ -123,6 +123,8 @@ class Fit:
         self.examples: Split = self.splits["train"]
         place = self.state.place if self.state else Place()
         if place.ended and (place.phase or not finetune.epochs):
+            self.history = WriteHistory(self.manifest, None)
+            self.history.recall(self.state.callbacks["WriteHistory"])
             return "complete"
         try:
             with Interruptible(self.save_state) as self.interruptible:

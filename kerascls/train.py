@@ -480,8 +480,8 @@ class _Training(Fit):
         self.manifest["features"]["accuracy_difference"] = round(on_features - whole, 6)
         if not self.quiet:
             print(
-                f"{split} accuracy from {self.extractor.precision} features {on_features:.4f}, of the saved model on "
-                f"the images {whole:.4f}",
+                f"{split} accuracy from {self.manifest['features']['precision']} features {on_features:.4f}, of the "
+                f"saved model on the images {whole:.4f}",
                 file=sys.stderr,
                 flush=True,
             )

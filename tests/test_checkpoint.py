@@ -1,5 +1,6 @@
 """Checkpoints: a training that was ended goes on to the bits that it would have had, or says why it cannot."""
 
+import importlib
 import json
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import tiny_transfer
 
 import kerascls
 from kerascls import checkpoint
@@ -43,6 +45,24 @@ def test_a_full_disk_is_one_line_and_the_training_goes_on_to_the_same_bits(undis
     full = iter([{"kind": "full", "at": 17}])
     found, ends = endure.disturbed("everything", tmp_path / "work", lambda: next(full), times=1)
     assert found == undisturbed["everything"] and ends[0].endswith("exit 1")
+
+
+def test_a_training_killed_while_it_is_scored_is_only_scored(tmp_path, monkeypatch):
+    recipe = tiny_transfer("[features]\nviews = 1\n\n[train]\nepochs = 2\nbatch_size = 8\n", count=24)
+    whole = kerascls.train(recipe, out="whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            importlib.import_module("kerascls.train"), "write_samples", lambda *_: (_ for _ in ()).throw(Killed)
+        )
+        with pytest.raises(Killed):
+            kerascls.train(recipe, out="parts")
+    assert checkpoint.read(Path("parts")).place.ended
+    before = Path("parts/model.keras").stat().st_mtime_ns
+    resumed = kerascls.train(resume="parts")
+    assert Path("parts/model.keras").stat().st_mtime_ns == before and resumed.validation == whole.validation
+    assert endure.facts(Path("parts")) == endure.facts(Path("whole"))
+    features = [Run(path).manifest["features"] for path in (Path("parts"), Path("whole"))]
+    assert features[0]["accuracy_difference"] == features[1]["accuracy_difference"]
 
 
 @pytest.mark.slow
