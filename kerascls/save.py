@@ -23,6 +23,11 @@ from kerascls.runs import atomic
 
 TOP = 5  # names in a SavedModel's top_labels, where there are so many classes
 OPSET = 18  # of ONNX: the newest that tf2onnx 1.17 writes
+# What an int8 .tflite computes in float32: arithmetic without weights, as preprocessing is; probabilities, which would
+# tie in steps of 1/256; and layers with so small a share of the weights, as depthwise and first convolutions have,
+# whose rounding nothing averages out.
+FLOAT_OPERATIONS = ("ADD", "MUL", "SUB", "SOFTMAX")
+SMALL = 0.005
 
 
 # Keras'
@@ -143,25 +148,55 @@ def save_litert(
     """Writes a .tflite with a zip of its card behind it, as LiteRT's metadata has it. It needs no Flex ops.
 
     Args:
-        kind: of its weights. "int8" computes in whole numbers too; it takes and gives float32 as the others do.
+        kind: of its weights. "int8" computes in whole numbers too, but for what is too fine for them; it takes and
+            gives float32 as the others do.
         calibration: for "int8": uint8 images `(n, *image_shape)` from which the ranges of activations are read.
     """
     import tensorflow as tf
 
-    operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8 if kind == "int8" else tf.lite.OpsSet.TFLITE_BUILTINS
-    options: dict[str, Any] = {"target_spec": {"supported_ops": [operations]}}
     told: dict[str, Any] = {"weights": kind}
-    if kind != "float32":
-        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
-    if kind == "float16":
-        options["target_spec"]["supported_types"] = [tf.float16]
     if kind == "int8":
         told["calibration_images"] = len(calibration)
-        options["representative_dataset"] = lambda: ([image[None].astype(np.float32)] for image in calibration)
     with atomic(path) as temporary, _refusing(model, "LiteRT"):
-        model.export(temporary, format="litert", verbose=False, **options)
+        if kind == "int8":
+            temporary.write_bytes(_int8(model, calibration))
+        else:
+            options: dict[str, Any] = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
+            if kind == "float16":
+                options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+                options["target_spec"]["supported_types"] = [tf.float16]
+            model.export(temporary, format="litert", verbose=False, **options)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(CARD, card.as_json(**told))
+
+
+def _int8(model: Any, calibration: np.ndarray) -> bytes:
+    """A .tflite of whole numbers, but for FLOAT_OPERATIONS and SMALL layers, with biases for its rounded weights."""
+    import tensorflow as tf
+
+    from kerascls.models import biased_for_int8, frozen
+
+    small = SMALL * model.count_params()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen(biased_for_int8(model, calibration, small))])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in calibration)
+    # TensorFlow's way to keep operations in float32; calibrated once, rounded as often as its options change.
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        debug_dataset=converter.representative_dataset, converter=converter
+    )
+    rounded = tf.lite.Interpreter(model_content=debugger.get_nondebug_quantized_model())
+    tensors = {tensor["index"]: tensor for tensor in rounded.get_tensor_details()}
+    names = [
+        tensors[operation["outputs"][0]]["name"]
+        for operation in rounded._get_ops_details()
+        if operation["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+        and np.prod(tensors[operation["inputs"][1]]["shape"]) < small
+    ]
+    debugger.options = tf.lite.experimental.QuantizationDebugOptions(
+        denylisted_ops=list(FLOAT_OPERATIONS), denylisted_nodes=names
+    )
+    return debugger.get_nondebug_quantized_model()
 
 
 def save_onnx(model: Any, card: Card, path: Path) -> None:

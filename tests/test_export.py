@@ -16,6 +16,8 @@ from kerascls import cli
 from kerascls.datasets import load_dataset
 from kerascls.errors import OutputError, ProofError
 from kerascls.images import encode_png
+from kerascls.runtimes import LiteModel
+from kerascls.save import save_litert
 
 export_module = importlib.import_module("kerascls.export")
 
@@ -254,6 +256,29 @@ def test_int8_needs_images_to_be_calibrated_by(digits_run, tmp_path, capsys, dig
     assert code in (0, 3)  # twelve images are few to read ranges from
     if code == 0:
         assert out.startswith("84 images answered")
+
+
+def test_int8_takes_back_what_rounding_shifts_and_gives_probabilities_that_add_up(digits_run, tmp_path):
+    """One weight is the measure of a channel's steps; the others, 0.4 of a step each, all round to nothing."""
+    import keras
+
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 64), np.uint8)
+    pixels = keras.Input((8, 8, 64))
+    x = keras.layers.Conv2D(4, 1, use_bias=False, name="conv")(pixels)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    hidden = keras.layers.Dense(400, activation="relu")(x)
+    model = keras.Model(pixels, keras.layers.Dense(3, activation="softmax", name="classes")(hidden))
+    kernel = np.full((1, 1, 64, 4), 0.4 / 127, np.float32) * np.float32([1, -1, 1, -1])
+    kernel[0, 0, 0] = 1
+    model.get_layer("conv").set_weights([kernel])
+    norm = model.get_layer("norm")
+    norm.set_weights([np.full(4, 20), np.zeros(4), np.full(4, 127.5), np.full(4, 2000)])
+    path = tmp_path / "model.tflite"
+    save_litert(model, kerascls.load(digits_run).card, path, "int8", images)
+    found, true = LiteModel(path)(images), model(images.astype(np.float32)).numpy()
+    assert np.abs(found - true).max() < 0.03
+    assert np.abs(found.sum(1) - 1).max() < 1e-6
 
 
 @pytest.mark.parametrize("option", ["--images", "--calibration", "--data"])
