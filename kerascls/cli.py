@@ -313,12 +313,15 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
     kerascls evaluate saved_models/mnist_cnn
     kerascls evaluate saved_models/mnist_cnn --data digits --json
     """
+    from kerascls.datasets import skipped_lines
     from kerascls.evaluate import evaluate as evaluate_run
     from kerascls.evaluate import table
 
     evaluation = evaluate_run(run, data, split, data_dir)
     _announce(evaluation.notice)
     _announce(evaluation.not_drawn)
+    for line in skipped_lines(evaluation.skipped):
+        click.echo(line, err=True)
     if as_json:
         click.echo(json.dumps(evaluation.scores, ensure_ascii=False))
         return
@@ -578,6 +581,7 @@ def show(what: str, data: str | None, augmented: bool, plot_file: Path | None, d
     kerascls show digits
     kerascls show mnist_cnn --augmented
     """
+    from kerascls.datasets import skipped_lines
     from kerascls.show import show as show_data
     from kerascls.show import table
 
@@ -587,8 +591,8 @@ def show(what: str, data: str | None, augmented: bool, plot_file: Path | None, d
         what, plot_file or Path(f"{default}{'-augmented' if augmented else ''}.png"), data_dir, augmented, data
     )
     click.echo(table(shown))
-    for file, reason in shown.skipped:
-        click.echo(f"left out: {file}: {reason}", err=True)
+    for line in skipped_lines(shown.skipped):
+        click.echo(line, err=True)
     click.echo(f"drawn: {shown.picture}", err=True)
 
 
@@ -634,12 +638,13 @@ def split(
     \b
     kerascls split 256_ObjectCategories animals --train 60 --validation 10 --classes bear,chimp,gorilla
     """
+    from kerascls.datasets import skipped_lines
     from kerascls.split import split_folder, table
 
     names = [name.strip() for name in classes.split(",")] if classes is not None else []
     result = split_folder(source, destination, train, validation, order=order, seed=seed, classes=names, link=link)
-    for file, reason in result.skipped:
-        click.echo(_printable(f"left out: {file}: {reason}"), err=True)
+    for line in skipped_lines(result.skipped):
+        click.echo(line, err=True)
     click.echo(table(result))
     click.echo(_printable(str(result.path)))
 

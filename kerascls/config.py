@@ -112,6 +112,19 @@ class Data:
         low=0,
         doc="images of a folder are kept decoded in memory where they take at most so many megabytes; 0 never does",
     )
+    on_bad_image: str = _key(
+        "skip",
+        types=(str,),
+        choices=("skip", "error"),
+        doc="of an image in a folder that cannot be read: skip leaves it out and says so, error stops before training",
+    )
+    max_bad_share: float = _key(
+        0.05,
+        types=(float, int),
+        low=0,
+        high=1,
+        doc="share of a folder's images that may be left out, rounded up to whole images; above it nothing is trained",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

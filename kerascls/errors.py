@@ -17,6 +17,8 @@ A message names the thing, says what was expected and what came, and what to do 
 alone come as a list, a line each).
 """
 
+import unicodedata
+
 
 class KerasclsError(Exception):
     exit_code = 1
@@ -64,3 +66,13 @@ class Busy(KerasclsError):
 
 class ProofError(KerasclsError):
     exit_code = 3
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line that any terminal can show: what cannot be printed, as a line's end, stands as its escape.
+
+    >>> printable("b\n\x1b[31m.png")
+    'b\\n\\x1b[31m.png'
+    """
+    shown = (c if c.isprintable() or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in text)
+    return "".join(shown)

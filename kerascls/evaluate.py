@@ -26,6 +26,7 @@ class Evaluation:
     """Scores of one split, in the form of metrics.json.
 
     `pictures` are the files drawn; `not_drawn` says why there are none though they were asked for, or is None.
+    `skipped` are the data set's files that were left out, each with the reason.
     """
 
     data: str
@@ -34,6 +35,7 @@ class Evaluation:
     pictures: tuple[Path, ...] = ()
     notice: str | None = None
     not_drawn: str | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -90,7 +92,7 @@ def evaluate(
             drawn = draw(opened, folder, chosen, probabilities, scores, classifier)
         except (OutputError, RunError, OSError) as error:  # a run that others keep read-only can be scored all the same
             not_drawn = f"No pictures: {error}"
-    return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn)
+    return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn, dataset.skipped)
 
 
 def run_data(
@@ -123,6 +125,8 @@ def run_data(
         background=classifier.card.background,
         resize=classifier.card.resize,
         cache_mb=config.data.cache_mb,
+        on_bad_image=config.data.on_bad_image,
+        max_bad_share=config.data.max_bad_share,
     )
     dataset = bind_classes(dataset, classifier.class_names)
     if dataset.fingerprint() == manifest["data"]["fingerprint"]:

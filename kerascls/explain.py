@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from kerascls.catalog import nearest
-from kerascls.errors import DataError, ModelError, OutputError
+from kerascls.errors import DataError, ModelError, OutputError, printable
 from kerascls.load import Classifier, Prediction, load
 from kerascls.predict import border_warning, image_files
 from kerascls.table import BATCH_SIZE
@@ -470,8 +470,8 @@ def as_json(explanation: Explanation) -> str:
 def as_text(explanation: Explanation) -> str:
     """One line for people."""
     if explanation.error is not None:
-        return f"{explanation.file}: {explanation.error}"
-    answer = f"{explanation.file}: {explanation.label} {explanation.probability:.1%}"
+        return f"{printable(explanation.file)}: {printable(explanation.error)}"
+    answer = f"{printable(explanation.file)}: {explanation.label} {explanation.probability:.1%}"
     other = explanation.class_name != explanation.label
     speaks = f" for {explanation.class_name} ({explanation.class_probability:.1%})" if other else ""
     return f"{answer}, {explanation.method}{speaks} in {explanation.heat_map}"

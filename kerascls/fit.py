@@ -154,9 +154,14 @@ class Fit:
         except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError, tf.errors.PermissionDeniedError) as error:
             if all(isinstance(split.images, np.ndarray) for split in (self.examples, *self.splits.values())):
                 raise
-            reason = re.search(r"([^\n]+)\n\s*\[\[\{\{", str(error))  # stands above TensorFlow's list of nodes
-            what = f": {reason[1].strip()[-300:]}" if reason else ""
-            raise DataError(f"An image that could be read before training cannot be now{what}") from None
+            told = str(error)
+            reason = re.search(r"([^\n]+)\n\s*\[\[\{\{", told)  # stands above TensorFlow's list of nodes
+            changed = re.search(r"assertion failed: \[(.*)\] \[was changed", told)
+            what = f"{changed[1]} was changed" if changed else reason[1].strip()[-300:] if reason else told[:300]
+            raise DataError(
+                f"An image is not what it was before training: {what}. The training stops, since on other images it "
+                "would be another: put the image back and go on with --resume, or train again."
+            ) from None
         finally:
             self.manifest["seconds"]["fit"] = round(spent + time.perf_counter() - begin, 3)
             for callback in callbacks:

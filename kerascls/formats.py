@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import os
+import stat
 import warnings
 from pathlib import Path
 
@@ -10,6 +12,11 @@ import numpy as np
 from kerascls.errors import DataError, TooLarge
 
 MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit for a decompression bomb
+MAX_SIDE = 100_000  # pixels; the resizing of wider ones would hold a row for each row of the result
+LONGEST = 100  # where an image is longer than so many times its other side, "cover" resizes its middle alone
+MAX_BYTES = 1 << 30  # of one file
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")  # what image files end in
+HEAD_BYTES = 16  # of a file, which tell its kind
 EXIF_HEAD = 1 << 17  # bytes of a JPEG searched for its orientation; the segment must lie in its first 64 KiB or so
 
 
@@ -57,12 +64,35 @@ def read_encoded(path: str | Path | Upload) -> bytes:
     return checked_bytes(path, read_bytes(path))
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """A file's bytes as they are. Raises DataError if it cannot be read."""
+def read_bytes(path: str | Path, most: int | None = None) -> bytes:
+    """A file's bytes as they are, the first `most` of them if given.
+
+    Raises:
+        DataError: it cannot be read, or is no file: a pipe would never end, and a device is not asked.
+        TooLarge: it has more than MAX_BYTES and looks like an image.
+    """
     try:
-        return Path(path).read_bytes()
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{path}: is not a file, but a folder, a pipe, a socket or a device.")
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES if most is None else most)
+            if most is not None or image_kind(head) is None:
+                return head
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise TooLarge(f"{path}: is larger than {MAX_BYTES:,} bytes, the most that are read.")
+            return head + file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def looks_like_image(path: str | Path) -> bool:
+    """Whether a file means to be an image: by its name's suffix, or by its first bytes."""
+    if str(path).lower().endswith(SUFFIXES):
+        return True
+    try:
+        return image_kind(read_bytes(path, HEAD_BYTES)) is not None
+    except DataError:
+        return False
 
 
 def checked_bytes(path: str | Path, encoded: bytes, max_pixels: int | None = None) -> bytes:
@@ -82,8 +112,16 @@ def _through_pillow(path: str | Path, encoded: bytes, kind: str, max_pixels: int
     warnings.filterwarnings("ignore", module="PIL")  # of bombs, where our own limit decides, and of damaged EXIF
     try:
         with Image.open(io.BytesIO(encoded)) as image:
+            size = f"{image.width} x {image.height} pixels"
             if image.width * image.height > most:
-                raise TooLarge(f"{path}: has {image.width} x {image.height} pixels. At most {most:,} are read.")
+                raise TooLarge(f"{path}: has {size}. At most {most:,} are read.")
+            if max(image.size) > MAX_SIDE:
+                raise TooLarge(f"{path}: has {size}. At most {MAX_SIDE:,} a side are read.")
+            # TensorFlow decodes every frame before it gives the first: a GIF's to a byte a pixel, a WebP's to four.
+            frames = getattr(image, "n_frames", 1) if kind == "webp" else 1
+            all_pixels = _gif_pixels(encoded) // 4 if kind == "gif" else image.width * image.height * frames
+            if all_pixels > most:
+                raise TooLarge(f"{path}: is an animation of too many frames of {size}. Keep its first alone.")
             if kind != "tiff":
                 return encoded
             if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
@@ -100,6 +138,26 @@ def _through_pillow(path: str | Path, encoded: bytes, kind: str, max_pixels: int
             reason = "its header cannot be read" if isinstance(error, Image.UnidentifiedImageError) else error
             raise DataError(f"{path}: does not decode as {kind}: {reason}.") from None
         return encoded  # Pillow reads no header that TensorFlow could not: `decode` has the last word
+
+
+def _gif_pixels(encoded: bytes) -> int:
+    """Pixels of all frames of a GIF, by the headers of its blocks (GIF89a, 18 to 24), as far as it goes."""
+
+    def colours(flags: int) -> int:
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    pixels, at = 0, 13 + colours(encoded[10])
+    while at + 10 < len(encoded) and encoded[at] in b"!,":
+        if encoded[at] == ord(","):  # left, top, width, height, flags, colours, the size of codes; then its data
+            width, height = (int.from_bytes(encoded[at + i : at + i + 2], "little") for i in (5, 7))
+            pixels += width * height
+            at += 11 + colours(encoded[at + 9])
+        else:  # a label; then its data
+            at += 2
+        while at < len(encoded) and encoded[at]:  # blocks that begin with their length, up to an empty one
+            at += 1 + encoded[at]
+        at += 1
+    return pixels
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -9,7 +9,7 @@ The kind of file is told by its first bytes, never by its suffix.
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import tensorflow as tf
 from kerascls.errors import DataError
 from kerascls.formats import (  # noqa: F401
     EXIF_HEAD,
+    LONGEST,
     Upload,
     checked_bytes,
     encode_png,
@@ -27,6 +28,7 @@ from kerascls.formats import (  # noqa: F401
     read_encoded,
 )
 
+_STRIP = 1 << 22  # pixels that arithmetic in wider types holds at a time
 _HELD_BYTES = 4_000_000  # of encoded files that `read_batch` holds before it decodes them
 
 
@@ -69,10 +71,30 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     """RGB uint8 `(..., 3)` as RGB, or as gray `(..., 1)`: (299 R + 587 G + 114 B + 500) // 1000."""
     if channels == 3:
         return image
-    # In float32, which is twice as fast: sums are whole numbers below 2**24, and what their product with 0.001 loses
-    # takes none of them across a whole number.
-    red, green, blue = tf.split(tf.cast(image, tf.float32), 3, -1)
-    return tf.cast((299 * red + 587 * green + 114 * blue + 500) * 0.001, tf.uint8)
+
+    def gray(pixels: tf.Tensor) -> tf.Tensor:
+        # In float32, which is twice as fast: sums are whole numbers below 2**24, and what their product with 0.001
+        # loses takes none of them across a whole number.
+        red, green, blue = tf.split(tf.cast(pixels, tf.float32), 3, -1)
+        return tf.cast((299 * red + 587 * green + 114 * blue + 500) * 0.001, tf.uint8)
+
+    return _in_strips(gray, image, 1)
+
+
+def _in_strips(change: Callable[[tf.Tensor], tf.Tensor], image: tf.Tensor, channels: int) -> tf.Tensor:
+    """`change`, of pixels `(n, C)` to `(n, channels)`, of uint8 `(..., C)`. It gets at most _STRIP pixels at a time,
+    so that what it holds meanwhile does not grow with the image."""
+    pixels = tf.reshape(image, (-1, image.shape[-1]))
+    count = -(-tf.shape(pixels)[0] // _STRIP)
+
+    def strips() -> tf.Tensor:
+        done = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=(None, channels))
+        for_each = lambda i, out: (i + 1, out.write(i, change(pixels[i * _STRIP : (i + 1) * _STRIP])))  # noqa: E731
+        return tf.while_loop(lambda i, _: i < count, for_each, (0, done), parallel_iterations=1)[1].concat()
+
+    changed = tf.cond(count <= 1, lambda: change(pixels), strips)
+    out = tf.reshape(changed, tf.concat([tf.shape(image)[:-1], [channels]], 0))
+    return tf.ensure_shape(out, [*image.shape[:-1], channels])
 
 
 def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") -> tf.Tensor:
@@ -88,9 +110,15 @@ def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") ->
     shape = tf.shape(images)
     h, w = shape[-3], shape[-2]
 
-    def bilinear(size: tf.Tensor) -> tf.Tensor:
+    def bilinear(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         exact = tf.image.resize(images, size, method="bilinear", antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(exact), 0.0, 255.0), tf.uint8)
+
+    def middle() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Of a line of pixels, which would become a very long image before it is cut, and its height and width."""
+        rows, columns = tf.minimum(h, LONGEST * w), tf.minimum(w, LONGEST * h)
+        top, left = (h - rows) // 2, (w - columns) // 2
+        return images[..., top : top + rows, left : left + columns, :], rows, columns
 
     def nearest() -> tf.Tensor:
         rows = (2 * tf.range(height) + 1) * h // (2 * height)
@@ -99,13 +127,14 @@ def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") ->
 
     def cut(share: float) -> tf.Tensor:
         high, wide = round(height * share), round(width * share)
+        part, h, w = middle()
         by_height = tf.cast(high, tf.int64) * tf.cast(w, tf.int64) >= tf.cast(wide, tf.int64) * tf.cast(h, tf.int64)
         size = tf.where(by_height, [high, w * high // h], [h * wide // w, wide])
         top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        return bilinear(size)[..., top : top + height, left : left + width, :]
+        return bilinear(part, size)[..., top : top + height, left : left + width, :]
 
     resized = {
-        "stretch": lambda: bilinear(tf.constant([height, width])),
+        "stretch": lambda: bilinear(images, tf.constant([height, width])),
         "nearest": nearest,
         "cover": lambda: cut(1.0),
         "center_crop": lambda: cut(8 / 7),
@@ -127,9 +156,20 @@ def to_pixels(
     return resize(to_channels(decode(encoded, background, kind), channels), height, width, rule)
 
 
-def encoded_file(path: tf.Tensor) -> tf.Tensor:
-    """`read_encoded` as ops, for tf.data: a scalar string path to the bytes that `decode` takes."""
-    encoded = tf.io.read_file(path)
+def checksum(encoded: tf.Tensor) -> tf.Tensor:
+    """int64 of a file's bytes, in TensorFlow's own threads: a tenth of what SHA-256 in Python takes of a small file."""
+    return tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1)
+
+
+def encoded_file(path: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
+    """`read_encoded` as ops, for tf.data: a scalar string path to the bytes that `decode` takes.
+
+    `expected` is the file's `checksum` when the folder was read: a training on other images would be another training,
+    and one that goes on could not end as it would have.
+    """
+    raw = tf.io.read_file(path)
+    with tf.control_dependencies([tf.debugging.Assert(checksum(raw) == expected, [path, "was changed meanwhile"])]):
+        encoded = tf.identity(raw)
     magic = tf.strings.substr(encoded, 0, 4)
     is_tiff = tf.reduce_any(tf.equal(magic, [b"II*\0", b"MM\0*"]))
     through_pillow = lambda: tf.numpy_function(  # noqa: E731
@@ -167,8 +207,11 @@ def read_batch(
     image_shape: tuple[int, int, int],
     background: tuple[int, int, int] = (255, 255, 255),
     rule: str = "stretch",
+    read: Callable[[Any], bytes] = read_encoded,
 ) -> list[np.ndarray | DataError]:
     """`read_pixels` of several files in one thread: of each, in order, its pixels or what is wrong with it.
+
+    `read` gives a path's bytes, ready for `decode`, or raises DataError.
 
     The same bits for less time: TensorFlow is called once for the files of a kind, and holds no lock of Python's
     meanwhile, so that several threads may decode beside a model.
@@ -188,7 +231,7 @@ def read_batch(
 
     for i, path in enumerate(paths):
         try:
-            encoded = read_encoded(path)
+            encoded = read(path)
         except DataError as error:
             out[i] = error
             continue
@@ -236,10 +279,13 @@ def _decode_other(encoded: tf.Tensor, background: tuple[int, int, int], kind: st
 
     def over_background(rgba: tf.Tensor) -> tf.Tensor:
         """(alpha * colour + (255 - alpha) * background + 127) // 255; opaque stays as it is."""
-        wide = tf.cast(rgba, tf.int32)
-        alpha = wide[..., 3:]
-        mixed = (alpha * wide[..., :3] + (255 - alpha) * tf.constant(background, tf.int32) + 127) // 255
-        return tf.cast(mixed, tf.uint8)
+
+        def mixed(pixels: tf.Tensor) -> tf.Tensor:
+            wide = tf.cast(pixels, tf.int32)
+            alpha = wide[..., 3:]
+            return tf.cast((alpha * wide[..., :3] + (255 - alpha) * background + 127) // 255, tf.uint8)
+
+        return _in_strips(mixed, rgba, 3)
 
     def png() -> tf.Tensor:
         rgba = tf.io.decode_png(encoded, channels=4)

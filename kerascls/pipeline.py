@@ -132,9 +132,10 @@ def _batches(
 
     source, labels = split.images, tf.constant(split.labels)
     paths = tf.constant([os.fsencode(source.root / name) for name in source.names])
+    checksums = tf.constant(source.checksums, tf.int64)
 
     def read(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = to_pixels(encoded_file(paths[at]), source.image_shape, source.background, source.resize)
+        pixels = to_pixels(encoded_file(paths[at], checksums[at]), source.image_shape, source.background, source.resize)
         return pixels, tf.one_hot(labels[at], num_classes)
 
     def stream(order: tf.Tensor) -> tf.data.Dataset:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascls.errors import DataError
-from kerascls.formats import EXIF_HEAD, Upload, image_kind, read_encoded
+from kerascls.formats import EXIF_HEAD, LONGEST, Upload, image_kind, read_encoded
 
 
 def read_batch(
@@ -87,6 +87,9 @@ def resize(image: np.ndarray, height: int, width: int, rule: str = "stretch") ->
         return image[rows[:, None], columns]
     share = {"cover": 1.0, "center_crop": 8 / 7}[rule]
     high, wide = round(height * share), round(width * share)
+    rows, columns = min(h, LONGEST * w), min(w, LONGEST * h)
+    top, left = (h - rows) // 2, (w - columns) // 2
+    image, h, w = image[top : top + rows, left : left + columns], rows, columns
     size = (high, w * high // h) if high * w >= wide * h else (h * wide // w, wide)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return _bilinear(image, *size)[top : top + height, left : left + width]

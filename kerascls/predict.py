@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascls.datasets import load_dataset, natural_key
-from kerascls.errors import DataError, KerasclsError
+from kerascls.datasets import load_dataset, natural_key, skipped_lines
+from kerascls.errors import DataError, KerasclsError, printable
+from kerascls.formats import SUFFIXES
 from kerascls.load import Classifier, Prediction, load
 from kerascls.runs import write_csv
 from kerascls.split import with_all_splits
 from kerascls.table import BATCH_SIZE, Table, columns, row_of, table_key
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")  # of files in folders
 MOST_PLOTTED = 64  # images in one picture
 
 
@@ -70,7 +70,7 @@ def predict(
     if data is None:
         answers = _predict_files(classifier, model, found, top_k, invert, csv_file, tell)
     else:
-        answers = _predict_dataset(classifier, data, split, count, top_k, invert, csv_file, data_dir)
+        answers = _predict_dataset(classifier, data, split, count, top_k, invert, csv_file, data_dir, tell)
     shown: list[Answer] = []
     seen = failed = taken_over = other_polarity = 0
     for batch in answers:
@@ -170,10 +170,13 @@ def _predict_dataset(
     invert: bool,
     csv_file: Path | None,
     data_dir: str | None,
+    tell: Callable[[str], None],
 ) -> Iterator[list[Answer]]:
     """The first `count` examples of a data set's split, with their true names."""
     card = classifier.card
     dataset = load_dataset(name, data_dir, image_shape=card.image_shape, background=card.background, resize=card.resize)
+    for line in skipped_lines(dataset.skipped):
+        tell(line)
     if split not in dataset.splits and not {"train", "all"}.isdisjoint(dataset.splits):
         dataset = with_all_splits(dataset, 0.1)
     if split not in dataset.splits:
@@ -211,10 +214,10 @@ def as_text(answer: Answer) -> str:
     """One line for people."""
     prediction = answer.prediction
     if prediction.error is not None:
-        return f"{prediction.file}: {prediction.error}"
+        return f"{printable(prediction.file)}: {printable(prediction.error)}"
     names = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.top)
     truth = f"   (is {answer.truth})" if answer.truth is not None else ""
-    return f"{prediction.file}: {names}{truth}"
+    return f"{printable(prediction.file)}: {names}{truth}"
 
 
 # Pictures

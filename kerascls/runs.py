@@ -4,6 +4,8 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import io
+import itertools
 import json
 import os
 import re
@@ -110,9 +112,15 @@ def write_json(path: Path, value: Any) -> None:
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Bytes of file names that are not UTF-8 are written as they are."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        file.writelines(map(csv_line, itertools.chain([columns], rows)))
+
+
+def csv_line(row: Sequence[Any]) -> str:
+    """A row as `csv.reader` reads it back. Python's writer leaves a carriage return unquoted, which ends a row."""
+    written = io.StringIO()
+    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in row) else csv.QUOTE_MINIMAL
+    csv.writer(written, lineterminator="\n", quoting=quoting).writerow(row)
+    return written.getvalue()
 
 
 def free_name(path: Path) -> Path:

@@ -13,7 +13,7 @@ from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split
 from kerascls.datasets._folder import SPLITS_FILE, list_folder
 from kerascls.errors import ConfigError, DataError, OutputError
-from kerascls.formats import image_kind
+from kerascls.formats import HEAD_BYTES, image_kind, read_bytes
 from kerascls.runs import atomic, write_csv
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
@@ -256,10 +256,9 @@ def _find_classes(source: Path, folders: Sequence[str], classes: Sequence[str]) 
 def _not_an_image(path: Path) -> str | None:
     """Why a file is left out, by its first bytes; None for an image."""
     try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        head = read_bytes(path, HEAD_BYTES)
+    except DataError as error:
+        return str(error).removeprefix(f"{path}: ").removesuffix(".")
     return None if image_kind(head) else "is not an image" if head else "is empty"
 
 

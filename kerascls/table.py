@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 from kerascls import devices
 from kerascls.errors import OutputError
 from kerascls.load import Prediction, model_files
-from kerascls.runs import sync_folder
+from kerascls.runs import csv_line, sync_folder
 
 BATCH_SIZE = 32  # rows that are kept together: an answer's last bits depend on its batch
 
@@ -164,9 +163,7 @@ def row_of(prediction: Prediction, top_k: int) -> list[Any]:
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
     """Bytes of file names that are not UTF-8 are written as they are."""
-    written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerows(rows)
-    return written.getvalue().encode("utf-8", "surrogateescape")
+    return "".join(map(csv_line, rows)).encode("utf-8", "surrogateescape")
 
 
 def _lock(file: BinaryIO) -> bool:

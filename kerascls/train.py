@@ -18,7 +18,7 @@ import numpy as np
 from kerascls import checkpoint, metrics
 from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
-from kerascls.datasets import Dataset, Split, load_config_data, load_recipe_data, spread
+from kerascls.datasets import Dataset, Split, load_config_data, load_recipe_data, skipped_lines, spread
 from kerascls.devices import Placement, choose, versions
 from kerascls.errors import ConfigError, DataError, KerasclsError, OutputError, RunError, TrainingFailed
 from kerascls.evaluate import draw
@@ -28,7 +28,6 @@ from kerascls.runs import CHECKPOINT, Run, atomic, is_run, now, write_csv, write
 from kerascls.save import save_keras
 from kerascls.split import with_all_splits
 
-SKIPPED_TOLD = 10  # files left out that are named on stderr; skipped.csv has them all
 MACHINE = ("name", "cores")  # of manifest.json's device: what a run may go on with others of
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
 
@@ -393,13 +392,8 @@ class _Training(Fit):
             file=sys.stderr,
             flush=True,
         )
-        skipped = self.dataset.skipped
-        for file, reason in skipped[:SKIPPED_TOLD]:
-            print(f"left out: {file}: {reason}", file=sys.stderr)
-        if len(skipped) > SKIPPED_TOLD:
-            more = len(skipped) - SKIPPED_TOLD
-            print(f"left out: {more} more, listed in {self.run.path / 'skipped.csv'}", file=sys.stderr, flush=True)
-        for line in self.notes():
+        left_out = skipped_lines(self.dataset.skipped, f", listed in {self.run.path / 'skipped.csv'}")
+        for line in [*left_out, *self.notes()]:
             print(line, file=sys.stderr, flush=True)
 
     def notes(self) -> list[str]:

@@ -45,8 +45,8 @@ def pets(tmp_path):
     return tmp_path / "pets"
 
 
-def load(folder, cache_mb=100, resize="stretch", shape=SHAPE):
-    return datasets.load_dataset(str(folder), image_shape=shape, resize=resize, cache_mb=cache_mb)
+def load(folder, cache_mb=100, resize="stretch", shape=SHAPE, **more):
+    return datasets.load_dataset(str(folder), image_shape=shape, resize=resize, cache_mb=cache_mb, **more)
 
 
 def test_a_folder_without_splits_is_divided_by_content(pets):
@@ -106,8 +106,12 @@ def test_files_at_any_depth_links_and_content_over_suffix(tmp_path):
     (root / "a" / "empty.png").touch()
     (root / "a" / "notes.txt").write_text("hello")
     (root / "readme.txt").write_text("hello")
-    (root / "__MACOSX").mkdir()
-    dataset = load(root)
+    for litter in ("__MACOSX/a", "__MACOSX/a/._1.png", "a/Thumbs.db", "b/desktop.ini"):
+        (root / litter).parent.mkdir(parents=True, exist_ok=True)
+        (root / litter).mkdir() if litter.endswith("a") else (root / litter).write_text("litter")
+    with pytest.raises(DataError, match="2 of 6 images cannot be read, and data.max_bad_share = 0.05 allows 1"):
+        load(root)
+    dataset = load(root, max_bad_share=0.4)
     assert sorted(dataset.splits["all"].origin.names) == [
         "a/deep/er/2.png",
         "a/no_suffix",
@@ -116,7 +120,6 @@ def test_files_at_any_depth_links_and_content_over_suffix(tmp_path):
     ]
     assert dict(dataset.skipped) == {
         "readme.txt": "lies in no class folder",
-        "__MACOSX": "has no files",
         "a/gone.png": "cannot be read: No such file or directory.",
         "a/empty.png": "is empty. Expected PNG, JPEG, BMP, GIF, WebP or TIFF.",
         "a/notes.txt": "is not an image. Expected PNG, JPEG, BMP, GIF, WebP or TIFF.",
@@ -287,7 +290,7 @@ def test_a_file_that_goes_away_in_training_is_named(pets, tmp_path, capsys, monk
     )
     options = ["--data", pets, "--set", "data.cache_mb=0", "--set", "data.test=0", "--set", "data.validation=0"]
     error = one_line_error("train", "mine.toml", *options, "--out", "run", "--quiet", capsys=capsys)
-    assert "An image that could be read before training cannot be now" in error and "IMG_3.JPG" in error
+    assert "An image is not what it was before training: " in error and "IMG_3.JPG; No such file" in error
 
 
 def test_a_recipe_may_say_which_classes_there_are(pets):

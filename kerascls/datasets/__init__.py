@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,14 @@ import numpy as np
 
 from kerascls.catalog import dataset_files
 from kerascls.config import Config, Data, load_config
-from kerascls.errors import DataError, DataMissing, KerasclsError
+from kerascls.errors import DataError, DataMissing, KerasclsError, printable
 from kerascls.runs import fallback_notice
 
 if TYPE_CHECKING:
     from kerascls.datasets._folder import FileImages
+
+
+SKIPPED_TOLD = 10  # files left out that are named on a screen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +156,8 @@ def load_dataset(
     background: tuple[int, int, int] = (255, 255, 255),
     resize: str = "stretch",
     cache_mb: int = Data.cache_mb,
+    on_bad_image: str = Data.on_bad_image,
+    max_bad_share: float = Data.max_bad_share,
 ) -> Dataset:
     """Loads a data set into memory; of a folder that is larger than `cache_mb`, only what is there.
 
@@ -165,6 +170,7 @@ def load_dataset(
         background: RGB under transparent pixels.
         resize: how images are brought to `image_shape`, see `images.resize`.
         cache_mb: megabytes that a folder's decoded images may take.
+        on_bad_image, max_bad_share: what becomes of a folder's images that cannot be read, see `config.Data`.
 
     Raises:
         DataMissing: it is not prepared here and cannot be downloaded.
@@ -186,7 +192,7 @@ def load_dataset(
     if is_folder(name):
         from kerascls.datasets._folder import load_folder
 
-        return load_folder(Path(name), image_shape, background, resize, cache_mb)
+        return load_folder(Path(name), image_shape, background, resize, cache_mb, on_bad_image, max_bad_share)
     load = dataset_module(name).load
     offered = {
         "root": root,
@@ -232,6 +238,8 @@ def load_config_data(config: Data, data_dir: str | None = None) -> Dataset:
         background=tuple(config.background),
         resize=config.resize,
         cache_mb=config.cache_mb,
+        on_bad_image=config.on_bad_image,
+        max_bad_share=config.max_bad_share,
     )
     if not config.classes:
         return dataset
@@ -251,6 +259,13 @@ def rename(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
         for name, split in dataset.splits.items()
     }
     return dataclasses.replace(dataset, class_names=class_names, splits=splits, names_given=True)
+
+
+def skipped_lines(skipped: Sequence[tuple[str, str]], where: str = "") -> list[str]:
+    """A line for each file that was left out, `left out: FILE: REASON`; of many, the first ten and how many more."""
+    lines = [f"left out: {printable(file)}: {printable(reason)}" for file, reason in skipped[:SKIPPED_TOLD]]
+    more = len(skipped) - len(lines)
+    return [*lines, f"left out: {more:,} more{where}"] if more else lines
 
 
 def load_recipe_data(

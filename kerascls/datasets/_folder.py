@@ -7,6 +7,8 @@ met in the middle of an epoch. Decoded images stay in memory where they fit; els
 import concurrent.futures
 import dataclasses
 import hashlib
+import itertools
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +18,14 @@ from tqdm import tqdm
 
 from kerascls import devices
 from kerascls.datasets import Dataset, Split, natural_key
-from kerascls.errors import DataError
+from kerascls.errors import DataError, printable
+from kerascls.formats import checked_bytes, image_kind, looks_like_image, read_bytes
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 SPLITS_FILE = "splits.csv"  # which `kerascls split` writes beside the splits
+_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # that systems leave in folders, as they do hidden files
 _CHUNK = 256  # files between two looks at the results; bounds what waits in memory
+_BATCH = 32  # of them that one call into TensorFlow decodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +49,14 @@ class FileImages:
         root: the folder.
         names: paths below it.
         contents: SHA-256 of each file, 32 bytes.
+        checksums: `images.checksum` of each file.
         image_shape, background, resize: as `images.read_pixels` takes them.
     """
 
     root: Path
     names: tuple[str, ...]
     contents: tuple[bytes, ...]
+    checksums: tuple[int, ...]
     image_shape: tuple[int, int, int]
     background: tuple[int, int, int]
     resize: str
@@ -66,8 +73,8 @@ class FileImages:
 
     def only(self, chosen: np.ndarray) -> "FileImages":
         """Those at positions `chosen`, unread."""
-        names, contents = tuple(self.names[i] for i in chosen), tuple(self.contents[i] for i in chosen)
-        return dataclasses.replace(self, names=names, contents=contents)
+        fields = {key: tuple(getattr(self, key)[i] for i in chosen) for key in ("names", "contents", "checksums")}
+        return dataclasses.replace(self, **fields)
 
     def on_canvas(self, height: int, width: int) -> "FileImages":
         """The same files, each covering `(height, width)`, its centre cut out."""
@@ -80,19 +87,31 @@ class FileImages:
             DataError: a file is gone or was changed since the folder was read.
         """
         if isinstance(at, int | np.integer):
-            return self._read(self.names[at])
-        names = self.names[at] if isinstance(at, slice) else [self.names[i] for i in np.asarray(at)]
-        out = np.empty((len(names), *self.image_shape), np.uint8)
+            return self._pixels(at)
+        chosen = np.arange(len(self))[at]
+        out = np.empty((len(chosen), *self.image_shape), np.uint8)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(names), _CHUNK):
-                for i, pixels in enumerate(pool.map(self._read, names[start : start + _CHUNK]), start):
+            for start in range(0, len(chosen), _CHUNK):
+                for i, pixels in enumerate(pool.map(self._pixels, chosen[start : start + _CHUNK]), start):
                     out[i] = pixels
         return out
 
-    def _read(self, name: str) -> np.ndarray:
-        from kerascls.images import read_pixels
+    def encoded(self, i: int) -> bytes:
+        """The bytes of file `i` as `images.decode` takes them; what `__getitem__` raises.
 
-        return read_pixels(self.root / name, self.image_shape, self.background, self.resize)
+        What it holds is compared with what it held when the folder was read, as `images.encoded_file` does.
+        """
+        path = self.root / self.names[i]
+        raw = read_bytes(path)
+        if hashlib.sha256(raw).digest() != self.contents[i]:
+            raise DataError(f"{path}: was changed since the folder was read.")
+        return checked_bytes(path, raw) if image_kind(raw) == "tiff" else raw  # it is what was checked
+
+    def _pixels(self, i: int) -> np.ndarray:
+        from kerascls.images import decoded_pixels
+
+        path = self.root / self.names[i]
+        return decoded_pixels(path, self.encoded(i), self.image_shape, self.background, self.resize)
 
 
 def load_folder(
@@ -101,16 +120,20 @@ def load_folder(
     background: tuple[int, int, int],
     resize: str,
     cache_mb: int,
+    on_bad_image: str,
+    max_bad_share: float,
 ) -> Dataset:
-    """Reads a folder of images.
+    """Reads a folder of images. What is bad costs its file and a line in `skipped`.
 
     Args:
         image_shape: (height, width, channels) to bring the images to.
         cache_mb: the decoded images are kept where they take at most so many megabytes (10**6 bytes).
+        on_bad_image: "skip" or "error", for files that look like images and cannot be read.
+        max_bad_share: of such files among those that look like images, rounded up to whole files.
 
     Raises:
-        DataError: there are no class folders, fewer than two classes, a class without training images, or no
-            `image_shape` is given.
+        DataError: an image is bad, or more are than may be; there are no class folders, fewer than two classes, a class
+            without training images, or no `image_shape` is given.
     """
     if image_shape is None:
         raise DataError(
@@ -121,28 +144,42 @@ def load_folder(
     devices.start()
     count = sum(len(entries) for entries in listing.splits.values())
     kept = int(np.prod(image_shape)) * count <= cache_mb * 10**6
-    skipped = list(listing.skipped)
+    skipped, bad = list(listing.skipped), []
     splits = {}
     progress = tqdm(total=count, unit=" files", desc=f"reading {root.name}", delay=2, leave=False, disable=None)
     with progress:
         for split, entries in listing.splits.items():
             pixels = np.empty((len(entries) if kept else 0, *image_shape), np.uint8)
-            files, labels, contents = [], [], []
+            files, labels, contents, checksums = [], [], [], []
             for (file, class_name), answer in _read_all(root, entries, image_shape, background, resize):
                 progress.update()
                 if isinstance(answer, DataError):
                     skipped.append((file, str(answer).removeprefix(f"{root / file}: ")))
+                    if looks_like_image(root / file):
+                        bad.append(skipped[-1])
+                        if on_bad_image == "error":
+                            raise DataError(
+                                f"Folder {root}: {_told(bad)}. Repair or remove it, or leave out what cannot be read: "
+                                "--set data.on_bad_image=skip"
+                            )
                     continue
-                content, image = answer
+                content, checksum, image = answer
                 if kept:
                     pixels[len(files)] = image
                 files.append(file)
                 contents.append(content)
+                checksums.append(checksum)
                 labels.append(listing.class_names.index(class_name))
             if files:
-                origin = FileImages(root, tuple(files), tuple(contents), image_shape, background, resize)
+                of_files = tuple(files), tuple(contents), tuple(checksums)
+                origin = FileImages(root, *of_files, image_shape, background, resize)
                 images = pixels[: len(files)] if kept else origin
                 splits[split] = Split(images, np.array(labels, np.int32), np.arange(len(files)), origin)
+            lost = {class_name for _, class_name in entries} - {listing.class_names[i] for i in labels}
+            above = "" if split == "all" else f"{split}/"
+            skipped += [(above + name, "has no image that can be read") for name in sorted(lost, key=natural_key)]
+    readable = sum(map(len, splits.values()))
+    _check_bad(root, bad, readable + len(bad), max_bad_share)
     _check_classes(root, listing.class_names, splits, skipped)
     used = set(np.concatenate([np.unique(split.labels) for split in splits.values()]).tolist())
     dataset = Dataset(root.resolve().name, "folder", listing.class_names, splits, skipped=tuple(skipped))
@@ -159,23 +196,45 @@ def _read_all(
     image_shape: tuple[int, int, int],
     background: tuple[int, int, int],
     resize: str,
-) -> Iterator[tuple[tuple[str, str], "tuple[bytes, np.ndarray] | DataError"]]:
-    """Each entry with its file's SHA-256 and pixels, or with what is wrong with it; in order, in parallel."""
-    from kerascls.images import checked_bytes, decoded_pixels, read_bytes
+) -> Iterator[tuple[tuple[str, str], "tuple[bytes, int, np.ndarray] | DataError"]]:
+    """Each entry with its file's SHA-256, checksum and pixels, or with what is wrong with it; in order, in parallel."""
+    from kerascls.images import checksum, read_batch
 
-    def read(entry: tuple[str, str]) -> "tuple[bytes, np.ndarray] | DataError":
-        path = root / entry[0]
-        try:
+    def read(batch: list[tuple[str, str]]) -> "list[tuple[bytes, int, np.ndarray] | DataError]":
+        sums = {}
+
+        def checked(path: Path) -> bytes:
             raw = read_bytes(path)
-            pixels = decoded_pixels(path, checked_bytes(path, raw), image_shape, background, resize)
-        except DataError as error:
-            return error
-        return hashlib.sha256(raw).digest(), pixels
+            sums[path] = hashlib.sha256(raw).digest(), int(checksum(raw))
+            return checked_bytes(path, raw)
+
+        paths = [root / file for file, _ in batch]
+        answers = read_batch(paths, image_shape, background, resize, checked)
+        return [
+            answer if isinstance(answer, DataError) else (*sums[path], answer)
+            for path, answer in zip(paths, answers, strict=True)
+        ]
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(entries), _CHUNK):
             chunk = entries[start : start + _CHUNK]
-            yield from zip(chunk, pool.map(read, chunk), strict=True)
+            batches = [chunk[at : at + _BATCH] for at in range(0, len(chunk), _BATCH)]
+            yield from zip(chunk, itertools.chain.from_iterable(pool.map(read, batches)), strict=True)
+
+
+def _told(bad: list[tuple[str, str]]) -> str:
+    """The first few of files and reasons, each reason by its first sentence."""
+    return "; ".join(f"{printable(file)}: {reason.split('. ')[0].rstrip('.')}" for file, reason in bad[:3])
+
+
+def _check_bad(root: Path, bad: list[tuple[str, str]], images: int, max_bad_share: float) -> None:
+    if len(bad) > math.ceil(max_bad_share * images):
+        needed = math.ceil(1000 * len(bad) / images) / 1000
+        raise DataError(
+            f"Folder {root}: {len(bad):,} of {images:,} images cannot be read, and data.max_bad_share = "
+            f"{max_bad_share:g} allows {math.ceil(max_bad_share * images):,}. The first: {_told(bad)}. Repair or "
+            f"remove them, or go on without them: --set data.max_bad_share={needed:g}"
+        )
 
 
 def _check_classes(
@@ -202,7 +261,8 @@ def _check_classes(
 def list_folder(root: Path) -> Listing:
     """Classes and files of a folder, by names alone: no file is opened.
 
-    Hidden names are left out silently, links are followed, and files may lie at any depth below their class's folder.
+    Hidden names and what systems leave in folders are left out silently, links are followed, and files may lie at any
+    depth below their class's folder.
 
     Raises:
         DataError: it has no class folders, or splits beside classes.
@@ -264,7 +324,7 @@ def list_folder(root: Path) -> Listing:
 def _visible(folder: Path) -> list[Path]:
     try:
         return sorted(
-            (child for child in folder.iterdir() if not child.name.startswith(".")),
+            (child for child in folder.iterdir() if not child.name.startswith(".") and child.name not in _LITTER),
             key=lambda child: natural_key(child.name),
         )
     except OSError as error:
