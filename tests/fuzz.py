@@ -146,8 +146,16 @@ def _make_folders(path: Path) -> None:
         at.mkdir(exist_ok=True)
 
 
-def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
-    """Of each path below: what it is and holds; and its time, where it is a file."""
+def remove(folder: Path) -> None:
+    """`shutil.rmtree`, which recurses, of folders as deep as some cases have."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10 * _RECURSION)
+    shutil.rmtree(folder, ignore_errors=True)
+    sys.setrecursionlimit(limit)
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Of each path below what it is and holds."""
     found = {}
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -408,7 +416,9 @@ def perform(doer: Doer, case: Case, folder: Path) -> Outcome:
         code,
         told["out"],
         told["err"],
-        tuple((path, is_whole(folder / path)) for path in after if path not in before),
+        tuple(
+            (path, after[path] in before.values() or is_whole(folder / path)) for path in after if path not in before
+        ),
         tuple(path for path in before if after.get(path) != before[path]),
         seconds,
         peak - resident,
@@ -483,7 +493,8 @@ def worker(number: int, folder: str) -> None:
     """Runs cases that come through file descriptor `number` until it closes."""
     parent, templates = multiprocessing.connection.Connection(number), Path(folder)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "2", "COLUMNS": "200"})
+    os.environ["COLUMNS"] = "200"
+    warnings.simplefilter("ignore")  # as `cli.main` does
     sys.stdin = open(os.devnull)
     faulthandler.enable(open(templates.parent / "crash", "w"))
     with captured() as told:
@@ -558,6 +569,8 @@ class Workers:
             self.process.wait()
             self.pipe.close()
             self.process = None
+            for left in self.folder.glob("tmp*"):
+                remove(left)
 
     def run(self, case: Case) -> Outcome:
         if self.done >= RENEWED:
@@ -680,7 +693,7 @@ def main() -> None:
                 turn += 1
                 print(f"turn {turn}: {counts.total():,} cases, {wrong.total()} failed", flush=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     for kind, count in counts.items():
         print(f"{kind:<10}{count:>8,}   mean {taken[kind] / count:.2f} s, slowest {slowest[kind]:.1f} s")
     for name, count in wrong.most_common():

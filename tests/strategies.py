@@ -469,8 +469,6 @@ def folder_trees(draw, templates: Templates, at: str) -> dict[str, bytes | str]:
     if draw(st.booleans()):  # classes that can be divided, beside which the rest lies
         tree |= {f"{at}/{name}/{i}.png": good + bytes([i]) for name in ("cat", "dog") for i in range(4)}
     fill(at, draw(st.integers(0, 3)))
-    if draw(st.integers(0, 19)) == 0:  # deeper than any recursion, shorter than any path
-        tree[f"{at}/a/" + "d/" * 1500 + "1.png"] = good
     return tree
 
 
@@ -811,8 +809,7 @@ def npz_cases(draw, templates: Templates) -> Case:
         case "predict":
             return Case("npz", ["cli", "predict", "@run", "--data", "data.npz", "--csv", "t.csv"], tree, ("t.csv",))
     tree |= templates.below("run")
-    written = ("run/*.png", "run/metrics.json", "run/evaluations/*")
-    return Case("npz", ["cli", "evaluate", "run", "--data", "data.npz", "--json"], tree, (*written, "run/evaluation*"))
+    return Case("npz", ["cli", "evaluate", "run", "--data", "data.npz", "--json"], tree, ("run/evaluate-*",))
 
 
 # Tables

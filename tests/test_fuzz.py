@@ -5,9 +5,15 @@ import pytest
 from tests import fuzz
 from tests.strategies import KINDS, Case
 
-# Where a fault is known and not yet mended: the regression's name and the reason. `run` is False where it would hang or
-# end the worker, which costs a fresh one.
-KNOWN: dict[str, str] = {}
+# Faults that are known and not yet mended: a regression's name, and the reason. They are not run: some would hang.
+KNOWN = {
+    "folder-nested-deeply": "datasets/_folder.py: `_files` recurses, and resolves every folder's whole path",
+    "folder-whose-links-go-in-loops": "datasets/_folder.py: `_files` takes every way through the links",
+    "folder-with-a-pipe": "datasets/_folder.py: reads what is no file",
+    "folder-with-an-endless-device": "datasets/_folder.py: reads what is no file",
+    "model-writes-a-file": "load.py: runs whatever operations a SavedModel has",
+    "xml-of-another-format": "runtimes.py: OpenVINO's other readers try a .xml that is none, and write to stderr",
+}
 COUNTS = {
     "recipe": 30,
     "image": 12,
@@ -41,7 +47,7 @@ def test_bad_input_of_every_kind_is_told_in_a_line_and_harms_nothing(workers, ki
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.xfail(reason=KNOWN[path.stem], run=False)])
+        pytest.param(path, id=path.stem, marks=[pytest.mark.xfail(reason=KNOWN[path.stem], run=False, strict=False)])
         if path.stem in KNOWN
         else pytest.param(path, id=path.stem)
         for path in sorted(fuzz.REGRESSIONS.glob("*.json"))
