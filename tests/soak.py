@@ -99,6 +99,8 @@ def main() -> None:
             ("trainings", trainings, options.trainings),
             ("predictions", predictions, options.predictions),
         ):
+            if not count:
+                continue
             megabytes = run(count)
             quarters = [
                 statistics.median(megabytes[i * len(megabytes) // 4 :][: len(megabytes) // 4]) for i in range(4)
