@@ -370,7 +370,7 @@ class Server:
         return int(head.split()[1]), body
 
     def _check(self, status: int, body: bytes) -> None:
-        assert 200 <= status < 500 or status in (503, 504), f"status {status}: {body[:200]!r}"
+        assert 100 <= status < 500 or status in (503, 504), f"status {status}: {body[:200]!r}"
         if status >= 400 and body:
             told = json.loads(body)
             assert list(told) == ["error"] and "bug" not in told["error"], told
