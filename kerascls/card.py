@@ -63,7 +63,12 @@ class Card:
             raise ModelError(f"The model's card asks for a resize that is not known: {card.resize!r}. Update kerascls.")
         texts = [*card.class_names, card.data, card.border or "", card.fallback_for or ""]
         numbers = [*card.image_shape, *card.background]
-        if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+        whole = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
+        if (
+            not whole
+            or not (len(card.image_shape) == 3 and min(card.image_shape) > 0 and card.image_shape[2] in (1, 3))
+            or not (len(card.background) == 3 and 0 <= min(card.background) <= max(card.background) <= 255)
+        ):
             raise ModelError("The model's card (class names, image shape) is damaged.")
         return card
 

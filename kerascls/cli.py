@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -769,6 +770,8 @@ def _command_line() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line: one line on stderr for an error, and the exit codes of errors.py."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, for who calls them; `python -W` and PYTHONWARNINGS show them
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

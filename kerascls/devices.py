@@ -54,8 +54,8 @@ def start(logical_cpus: int = 1) -> None:
     Args:
         logical_cpus: how many devices TensorFlow is to see the CPU as, if it has not started yet.
     """
-    if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "tensorflow" not in sys.modules:  # what is an error to C++ comes as an exception too, and is told by us
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if getattr(start, "done", False):
         return
@@ -74,8 +74,9 @@ def start(logical_cpus: int = 1) -> None:
         import absl.logging
         import keras
 
-        # These repeat what our own messages say, or tell of retracing, which several trainings in one process do.
-        absl.logging.set_verbosity(absl.logging.ERROR)
+        # These repeat what our own messages say, some with a traceback, or tell of retracing, which several trainings
+        # in one process do.
+        absl.logging.set_verbosity(absl.logging.FATAL)
         tf.get_logger().setLevel("ERROR")
         tf.zeros(1)  # the runtime starts here, with its last lines of noise
     if keras.backend.backend() != "tensorflow":

@@ -121,18 +121,19 @@ def image_files(paths: Sequence[str | Path]) -> list[str]:
 
 def _images_below(folder: str) -> Iterator[str]:
     """Files in the natural order of their whole paths, a folder's names at a time: keys of all take much memory."""
-    try:
-        names = {entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in os.scandir(folder)}
-    except OSError as error:
-        raise DataError(f"Folder {folder} cannot be read: {error.strerror}.") from None
-    for name in sorted(names, key=natural_key):
-        path = os.path.join(folder, name)
-        if name.startswith("."):
+    waiting = [os.path.join(folder, "")]  # folders end in a slash; recursion would end in folders nested deeply
+    while waiting:
+        path = waiting.pop()
+        if not path.endswith("/"):
+            if path.lower().endswith(SUFFIXES) and os.path.isfile(path):
+                yield path
             continue
-        if name.endswith("/"):
-            yield from _images_below(path[:-1])
-        elif name.lower().endswith(SUFFIXES) and os.path.isfile(path):
-            yield path
+        try:
+            names = {entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in os.scandir(path)}
+        except OSError as error:
+            raise DataError(f"Folder {path[:-1]} cannot be read: {error.strerror}.") from None
+        seen = sorted((name for name in names if not name.startswith(".")), key=natural_key, reverse=True)
+        waiting += [path + name for name in seen]
 
 
 def _predict_files(

@@ -237,3 +237,15 @@ def test_a_cut_image_costs_no_other(digits_run, digit_pngs, tmp_path, capsys):
     assert code == 1 and "bug" not in err
     assert "label" in json.loads(out.splitlines()[-1])
     assert all("error" in json.loads(line) for line in out.splitlines()[:-2])
+
+
+def test_files_without_end_are_refused(digits_run, digit_pngs, tmp_path, monkeypatch, capsys):
+    from conftest import here
+
+    from kerascls import formats
+
+    monkeypatch.setattr(formats, "MAX_BYTES", 10_000)
+    (tmp_path / "large.png").write_bytes((digit_pngs[0] / "digit0.png").read_bytes() + bytes(10_000))
+    for file in ("/dev/zero", tmp_path / "large.png"):
+        code, _, err = here("predict", digits_run, file, capsys=capsys)
+        assert code == 1 and "more than 10,000 bytes" in err
