@@ -176,7 +176,7 @@ def is_whole(path: Path) -> bool:
     """Whether a file that was written can be read to its end."""
     from PIL import Image
 
-    if not path.is_file() or path.name == "lock":
+    if path.is_symlink() or not path.is_file() or path.name == "lock":
         return True
     try:
         match path.suffix:
