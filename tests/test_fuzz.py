@@ -12,7 +12,6 @@ KNOWN = {
     "folder-with-a-pipe": "datasets/_folder.py: reads what is no file",
     "folder-with-an-endless-device": "datasets/_folder.py: reads what is no file",
     "model-writes-a-file": "load.py: runs whatever operations a SavedModel has",
-    "xml-of-another-format": "runtimes.py: OpenVINO's other readers try a .xml that is none, and write to stderr",
 }
 COUNTS = {
     "recipe": 30,
