@@ -129,14 +129,14 @@ class TrainingModel(keras.Model):
         self.train_function = execution
         return execution
 
-    def compile(self, optimizer: keras.optimizers.Optimizer, **options: Any) -> None:
+    def compile(self, optimizer: Any, *others: Any, **options: Any) -> None:
         """Keras' own. Without a strategy the optimiser adds up no replicas' gradients: TensorFlow keeps the gradient of
         that sum, and with it the graph of the training, some 7 MB, as long as the process lives."""
         if not tf.distribute.has_strategy():
             for one in (optimizer, getattr(optimizer, "inner_optimizer", None)):
-                if one is not None:
+                if isinstance(one, keras.optimizers.Optimizer):
                     one._all_reduce_sum_gradients = list
-        super().compile(optimizer=optimizer, **options)
+        super().compile(optimizer, *others, **options)
 
     def _execution(self) -> Callable[[Any, int], dict[str, tf.Tensor]]:
         """Runs so many steps on what an iterator gives, and returns the metrics."""

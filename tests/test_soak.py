@@ -14,19 +14,7 @@ def test_growth_is_that_from_the_second_quarter_to_the_last():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "what",
-    [
-        "predictions",
-        pytest.param(
-            "trainings",
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="steps.py: Keras' optimiser sums gradients over one replica, and TensorFlow keeps that",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("what", ["predictions", "trainings"])
 def test_memory_is_flat_once_it_is_warm(what):
     counts = {"trainings": "0", "predictions": "0", what: {"trainings": "100", "predictions": "2000"}[what]}
     arguments = [word for name, count in counts.items() for word in (f"--{name}", count)]
