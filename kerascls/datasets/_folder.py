@@ -4,6 +4,7 @@ Every file is read and decoded once before training, so what cannot be read is l
 met in the middle of an epoch. Decoded images stay in memory where they fit; else they are read again when needed.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import hashlib
@@ -303,7 +304,7 @@ def list_folder(root: Path) -> Listing:
         entries = []
         for name in names:
             if name in each:
-                files = list(_files(root, each[name], ()))
+                files = list(_files(root, each[name]))
                 if not files:
                     skipped.append((each[name], "has no files"))
                 entries += [(file, name) for file in sorted(files, key=natural_key)]
@@ -331,14 +332,21 @@ def _visible(folder: Path) -> list[Path]:
         raise DataError(f"Folder {folder} cannot be read: {error.strerror}.") from None
 
 
-def _files(root: Path, below: str, seen: tuple[str, ...]) -> Iterator[str]:
-    """Paths of the files under `root / below`, at any depth. `seen` are the real folders above, against loops."""
-    real = os.path.realpath(root / below)
-    if real in seen:
-        return
-    for child in _visible(root / below):
-        path = f"{below}/{child.name}"
-        if child.is_dir():
-            yield from _files(root, path, (*seen, real))
-        else:
-            yield path
+def _files(root: Path, below: str) -> Iterator[str]:
+    """Paths of the files under `root / below`, at any depth. Links are followed, but each real folder is read once: two
+    links that go in loops have as many ways through them as there are numbers."""
+    seen: set[tuple[int, int]] = set()
+    waiting = collections.deque([below])  # recursion would end in folders that are nested deeply
+    while waiting:
+        folder = waiting.popleft()
+        inside = _visible(root / folder)
+        state = os.stat(root / folder)
+        if (state.st_dev, state.st_ino) in seen:
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        for child in inside:
+            path = f"{folder}/{child.name}"
+            if child.is_dir():
+                waiting.append(path)
+            else:
+                yield path
