@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from tqdm import tqdm
 
 from kerascls import checkpoint
@@ -229,30 +230,47 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Raises TrainingFailed at the first call into TensorFlow after which the loss is not finite."""
+    """Raises TrainingFailed at the first call into TensorFlow after which the loss is not finite.
 
-    def __init__(self, manifest: dict[str, Any], run_path: Path | None, steps: int):
+    A call has several steps, and so the message names the first and the last of them. `finetune_from` is the epoch,
+    from 1, with which [finetune] begins.
+    """
+
+    def __init__(self, manifest: dict[str, Any], run_path: Path | None, steps: int, finetune_from: float = math.inf):
         super().__init__()
         self.manifest, self.run_path, self.steps = manifest, run_path, steps
+        self.finetune_from = finetune_from
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch = epoch + 1
+        self.epoch, self.done = epoch + 1, 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.check(float(logs["loss"]), "loss", batch + 1)
+        first, last = self.done + 1, min(batch + 1, self.steps)
+        where = f"at step {last}" if first == last else f"in steps {first} to {last}"
+        self.check(float(logs["loss"]), "loss", f"in epoch {self.epoch}, {where} of {self.steps}")
+        self.done = last
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.check(logs.get("val_loss", 0.0), "validation loss", self.steps)
+        self.check(logs.get("val_loss", 0.0), "validation loss", f"after epoch {self.epoch}")
 
-    def check(self, loss: float, name: str, step: int) -> None:
+    def check(self, loss: float, name: str, where: str) -> None:
         if not math.isfinite(loss):
             kept = self.manifest["kept_epoch"]
             saved = f"Epoch {kept} is kept in {self.run_path}." if kept else "No epoch had ended, so none is kept."
             saved = saved if self.run_path else "Nothing of it is kept."
-            raise TrainingFailed(
-                f"The {name} became {loss} in epoch {self.epoch}, by step {min(step, self.steps)} of {self.steps}. "
-                f"Usually the learning rate is too high: lower train.learning_rate tenfold. {saved}"
-            )
+            raise TrainingFailed(f"The {name} became {loss} {where}. {self.cause()} {saved}")
+
+    def cause(self) -> str:
+        """What is likely to have done it, by what the model shows, and what to do."""
+        layers = [layer for layer in self.model.classifier._flatten_layers() if not hasattr(layer, "layers")]
+        for layer in layers:
+            if not layer.trainable and not all(np.isfinite(weight).all() for weight in layer.get_weights()):
+                return f"Layer {layer.name} does not train and has weights that are not finite: its file is damaged."
+        section = "train" if self.epoch < self.finetune_from else "finetune"
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        told = f"Usually the learning rate is too high, here {rate:.3g}: lower {section}.learning_rate tenfold"
+        narrow = next((layer.compute_dtype for layer in layers if "16" in layer.compute_dtype), None)
+        return f"{told}, or try --precision float32 in place of {narrow}." if narrow else f"{told}."
 
 
 class KeepEpoch(keras.callbacks.Callback):

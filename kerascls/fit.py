@@ -347,7 +347,7 @@ class Fit:
         self.history = WriteHistory(manifest, folder and folder / "history.csv")
         callbacks: list[Any] = [
             EpochState(train.seed),
-            StopOnNaN(manifest, folder, steps),
+            StopOnNaN(manifest, folder, steps, train.epochs + 1),
             KeepEpoch(manifest, train.keep, self.keep),
             self.history,
         ]

@@ -397,9 +397,15 @@ class _Training(Fit):
             print(line, file=sys.stderr, flush=True)
 
     def notes(self) -> list[str]:
-        """What the recipe's [devices] has come to, where that is not what one would expect, and a backbone's pixels."""
+        """What the recipe's [devices] has come to, where that is not what one would expect, classes that cannot be
+        learnt, and a backbone's pixels."""
         wish, place = self.config.devices, self.placement
+        counts = np.bincount(self.splits["train"].labels, minlength=self.num_classes)
+        without = [name for name, count in zip(self.dataset.class_names, counts, strict=True) if not count]
         notes = [place.sharing(min(self.config.train.batch_size, len(self.splits["train"])))]
+        if without:
+            more = f" and {len(without) - 5} more" if len(without) > 5 else ""
+            notes.append(f"no training image, so it cannot be learnt: {', '.join(without[:5])}{more}")
         options = self.config.model.options
         if str(options.get("backbone", "")).endswith(".keras"):
             low, high = options["pixel_range"]

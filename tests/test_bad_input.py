@@ -246,6 +246,133 @@ def test_files_without_end_are_refused(digits_run, digit_pngs, tmp_path, monkeyp
 
     monkeypatch.setattr(formats, "MAX_BYTES", 10_000)
     (tmp_path / "large.png").write_bytes((digit_pngs[0] / "digit0.png").read_bytes() + bytes(10_000))
-    for file in ("/dev/zero", tmp_path / "large.png"):
+    for file, told in (("/dev/zero", "is not a file"), (tmp_path / "large.png", "is larger than 10,000 bytes")):
         code, _, err = here("predict", digits_run, file, capsys=capsys)
-        assert code == 1 and "more than 10,000 bytes" in err
+        assert code == 1 and told in err
+
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (10, 28, 28, 1), np.uint8)
+LABELS = np.arange(10) % 3
+UINT8 = "x_train must be uint8 in [0, 255], (n, height, width) or (n, height, width, 1 or 3). Received: "
+WHOLE = "y_train must be 10 whole numbers, one an image. Received: "
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"y_train": LABELS - 1}, "y_train must be 0 or more. Received: -1"),
+        ({"y_train": np.append(LABELS[:9], 2**31 - 1)}, "labels must be below 100,000. Received: 2,147,483,647."),
+        ({"y_train": LABELS.astype(float)}, f"{WHOLE}float64 (10,). Store y.astype('int64')."),
+        ({"y_train": LABELS + 0.5}, f"{WHOLE}float64 (10,)"),
+        ({"y_train": np.eye(3)[LABELS]}, f"{WHOLE}float64 (10, 3), one-hot. Store y.argmax(1)."),
+        (
+            {"y_train": LABELS.astype(str)},
+            f"{WHOLE}<U21 (10,). Store class_names, y = np.unique(y, return_inverse=True).",
+        ),
+        ({"y_train": LABELS[:5]}, f"{WHOLE}int64 (5,)"),
+        (
+            {"x_train": IMAGES / 256},
+            f"{UINT8}float64 (10, 28, 28, 1) from 0 to 0.992188. Store np.round(255 * x).astype('uint8').",
+        ),
+        (
+            {"x_train": IMAGES.astype("float32")},
+            f"{UINT8}float32 (10, 28, 28, 1) from 0 to 254. Store np.round(x).astype('uint8').",
+        ),
+        ({"x_train": IMAGES - 5.0}, f"{UINT8}float64 (10, 28, 28, 1) from -5 to 249. Bring them to [0, 255]."),
+        (
+            {"x_train": np.where(np.arange(28) == 0, np.nan, IMAGES[..., 0] / 255)},
+            f"{UINT8}float64 (10, 28, 28, 1), of which 280 values are NaN or infinite. Find out why.",
+        ),
+        ({"x_train": IMAGES[:0], "y_train": LABELS[:0]}, "split train has no images."),
+        ({"x_test": IMAGES[:0], "y_test": LABELS[:0]}, "split test has no images."),
+        (
+            {"y_train": np.array([{}] * 10, dtype=object)},
+            "y_train holds pickled Python objects, which are never read. Expected an array of numbers or of text.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "sweep", "show"])
+def test_arrays_that_are_no_images_or_labels_say_how_they_become_it(command, change, told, capsys):
+    small_npz("data.npz", **change)
+    words = {
+        "train": ["train", "mnist_cnn", "--data", "data.npz"],
+        "sweep": ["sweep", "mnist_cnn", "--data", "data.npz", "--set", "train.epochs=1,2", "--folds", "2"],
+        "show": ["show", "data.npz"],
+    }
+    error = one_line_error(*words[command], capsys=capsys)
+    assert error.removeprefix("Error: data.npz: ").startswith(told)
+    assert os.listdir() == ["data.npz"]
+
+
+def _npy(shape, descr="|u1"):
+    """The header of an array file, without the array."""
+    head = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode()
+    head += b" " * (63 - (10 + len(head)) % 64) + b"\n"
+    return b"\x93NUMPY\x01\0" + len(head).to_bytes(2, "little") + head
+
+
+@pytest.mark.parametrize(
+    "header, told",
+    [
+        (_npy((10**5, 10**5, 10**4)), "its arrays need 93,132.3 GiB; at most half of this machine's "),
+        (_npy((2**62, 2**62, 4)), "GiB; at most half of this machine's "),
+        (_npy((10, 28, 28), "|O"), "x_train holds pickled Python objects, which are never read."),
+        (_npy((-10, 28, 28)), "is not a whole .npz file of plain arrays, as np.savez writes: negative"),
+        (_npy((10, 28, 28)), "is not a whole .npz file of plain arrays, as np.savez writes: "),
+    ],
+)
+def test_what_an_npz_declares_is_held_against_the_memory_before_it_is_read(header, told, capsys):
+    small_npz("whole.npz")
+    with zipfile.ZipFile("whole.npz") as whole, zipfile.ZipFile("data.npz", "w") as changed:
+        for name in whole.namelist():
+            changed.writestr(name, header if name == "x_train.npy" else whole.read(name))
+    assert told in one_line_error("train", "mnist_cnn", "--data", "data.npz", capsys=capsys)
+    assert sorted(os.listdir()) == ["data.npz", "whole.npz"]
+
+
+def test_a_pickle_is_never_unpickled(tmp_path, capsys):
+    (tmp_path / "data.npz").write_bytes(b"cos\nmkdir\n(S'made'\ntR.")
+    assert "is not a whole .npz file" in one_line_error("train", "mnist_cnn", "--data", "data.npz", capsys=capsys)
+    assert os.listdir() == ["data.npz"]
+
+
+@pytest.mark.parametrize(
+    "change, validation, told",
+    [
+        ({"y_train": LABELS * 0, "y_test": LABELS * 0}, 2, "A classifier needs at least 2 classes."),
+        (
+            {"x_train": IMAGES[:1], "y_train": LABELS[:1]},
+            0.1,
+            "data.npz: data.validation takes 1 of 1 training images, which leaves none to train on. Lower data.val",
+        ),
+        ({}, 10, "data.npz: data.validation takes 10 of 10 training images, which leaves none to train on."),
+    ],
+)
+def test_too_little_to_train_on_is_one_line(change, validation, told, capsys):
+    small_npz("data.npz", **change)
+    words = ["train", "mnist_cnn", "--data", "data.npz", "--set", f"data.validation={validation}"]
+    assert told in one_line_error(*words, capsys=capsys) and os.listdir() == ["data.npz"]
+
+
+@pytest.mark.parametrize(
+    "change, validation, told",
+    [
+        ({"x_train": IMAGES[:1], "y_train": LABELS[:1]}, 0, "no training image, so it cannot be learnt: 1, 2"),
+        ({"x_train": IMAGES[:3], "y_train": LABELS[:3]}, 0.02, "data.npz: 2 train, 1 validation (held out), 10 test"),
+        (
+            {"x_train": IMAGES[:2], "y_train": LABELS[:2], "class_names": np.array(list("abcdefgh"))},
+            0,
+            "c, d, e, f, g and",
+        ),
+        ({"x_train": IMAGES * 0}, 2, "data.npz: 8 train, 2 validation"),
+        ({"y_test": LABELS * 0}, 2, "data.npz: 8 train, 2 validation"),
+    ],
+)
+def test_little_or_odd_data_trains_and_what_cannot_be_learnt_is_said(change, validation, told, capsys):
+    from conftest import here
+
+    small_npz("data.npz", **change)
+    words = ["train", "mnist_cnn", "--data", "data.npz", "--epochs", 1, "--set", f"data.validation={validation}"]
+    code, _, err = here(*words, "--out", "run", capsys=capsys)
+    assert code == 0 and told in err
+    assert json.loads(open_text("run/metrics.json"))["splits"]["test"]["examples"] == 10

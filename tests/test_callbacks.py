@@ -9,6 +9,7 @@ import pytest
 
 from kerascls.callbacks import EpochState, Interruptible, KeepEpoch, StopOnNaN
 from kerascls.errors import TrainingFailed
+from kerascls.steps import TrainingModel
 
 
 @pytest.mark.parametrize(
@@ -33,12 +34,50 @@ def test_the_saved_epoch_is_always_the_one_to_keep(keep, val_losses, saved):
     assert epochs == saved and manifest["kept_epoch"] == saved[-1]
 
 
-def test_a_loss_that_is_not_finite_names_epoch_and_step(tmp_path):
-    callback = StopOnNaN({"kept_epoch": 2}, tmp_path / "run", steps=50)
+def stopping(tmp_path, rate=0.5, policy="float32", frozen=1.0, **more):
+    """A StopOnNaN in epoch 3 of a model with a frozen layer, whose weights are `frozen`, and one that trains."""
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2, name="fixed"), keras.layers.Dense(2, dtype=policy)]
+    )
+    model.layers[0].trainable = False
+    model.layers[0].kernel.assign(np.full((3, 2), frozen))
+    training = TrainingModel(model)
+    training.compile(keras.optimizers.SGD(rate))
+    callback = StopOnNaN({"kept_epoch": 2}, tmp_path / "run", 50, **more)
+    callback.set_model(training)
     callback.on_epoch_begin(2)
     callback.on_train_batch_end(31, {"loss": 1.0})
-    with pytest.raises(TrainingFailed, match=r"became inf in epoch 3, by step 50 of 50.*Epoch 2 is kept"):
-        callback.on_train_batch_end(63, {"loss": math.inf})
+    return callback
+
+
+def told(check, *arguments):
+    with pytest.raises(TrainingFailed) as error:
+        check(*arguments)
+    return str(error.value)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_steps(tmp_path):
+    kept = f"Epoch 2 is kept in {tmp_path / 'run'}."
+    rate = "Usually the learning rate is too high, here 0.5: lower train.learning_rate tenfold."
+    callback = stopping(tmp_path)
+    assert told(callback.on_train_batch_end, 63, {"loss": math.inf}) == (
+        f"The loss became inf in epoch 3, in steps 33 to 50 of 50. {rate} {kept}"
+    )
+    assert "nan in epoch 3, at step 33 of 50." in told(callback.on_train_batch_end, 32, {"loss": math.nan})
+    assert told(callback.on_epoch_end, 2, {"val_loss": math.nan}) == (
+        f"The validation loss became nan after epoch 3. {rate} {kept}"
+    )
+
+
+def test_a_loss_that_is_not_finite_comes_with_its_likely_cause(tmp_path):
+    def cause(**more):
+        return told(stopping(tmp_path, **more).on_train_batch_end, 63, {"loss": math.nan}).split("of 50. ")[1]
+
+    assert cause(finetune_from=3).startswith("Usually the learning rate is too high, here 0.5: lower finetune.learning")
+    assert "tenfold, or try --precision float32 in place of float16. Epoch 2" in cause(policy="mixed_float16")
+    assert cause(frozen=math.nan).startswith(
+        "Layer fixed does not train and has weights that are not finite: its file is damaged. Epoch 2 is kept in "
+    )
 
 
 def test_dropout_is_a_function_of_seed_and_epoch():

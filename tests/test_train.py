@@ -213,7 +213,9 @@ def test_nan_loss_stops_with_epoch_and_step_and_keeps_what_was_best(tmp_path, ca
         "train.warmup_epochs=0",
         capsys=capsys,
     )
-    assert re.search(r"in epoch \d+, by step \d+ of \d+\. Usually the learning rate is too high", line)
+    assert re.search(
+        r"in epoch \d+, (at step|in steps \d+ to) \d+ of \d+\. Usually the learning rate is too high, here ", line
+    )
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["status"] == "failed"
     assert (manifest["kept_epoch"] is None) == (not (tmp_path / "run" / "model.keras").exists())

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -372,10 +373,14 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
     return parts
 
 
+def memory() -> int:
+    """Bytes of this machine's memory; 8 GiB where it does not say."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
+
+
 def check_memory(name: str, examples: int, image_shape: tuple[int, int, int]) -> None:
     """Raises DataError if the images would fill over half of this machine's memory."""
-    needed = examples * int(np.prod(image_shape))
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
+    needed, total = examples * math.prod(image_shape), memory()
     if needed > total // 2:
         raise DataError(
             f"{name}: {examples:,} images of {tuple(image_shape)} need {needed / 2**30:.1f} GiB; at most half "
