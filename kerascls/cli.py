@@ -6,6 +6,7 @@ Results go to stdout, progress and warnings to stderr.
 import itertools
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,9 @@ def cli(debug: bool) -> None:
 
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Where TFDS keeps prepared data.  [default: $TFDS_DATA_DIR, else TFDS's own]"
+)
+trust_option = click.option(
+    "--trust", is_flag=True, help="Load a SavedModel although its operations may reach files, network or Python."
 )
 
 
@@ -346,6 +350,7 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @click.option("--count", type=click.IntRange(1), default=9, show_default=True, help="Examples of --data.")
 @data_dir_option
+@trust_option
 def predict(
     model: Path,
     files: Sequence[Path],
@@ -358,6 +363,7 @@ def predict(
     split: str,
     count: int,
     data_dir: str | None,
+    trust: bool,
 ) -> None:
     """Name the images in FILES (files or folders) with MODEL.
 
@@ -386,6 +392,7 @@ def predict(
         split=split,
         count=count,
         data_dir=data_dir,
+        trust=trust,
         tell=lambda line: click.echo(_printable(line), err=True),
     )
     for answers in batches:
@@ -513,6 +520,7 @@ def export(
     show_default=True,
     help="Seconds for a request to arrive, and again for an image to be answered.",
 )
+@trust_option
 def serve(
     model: Path,
     host: str,
@@ -524,6 +532,7 @@ def serve(
     max_body_mb: float,
     max_pixels: int,
     timeout: float,
+    trust: bool,
 ) -> None:
     """Serve RUN_OR_EXPORT over HTTP: TensorFlow Serving's REST API, uploads, metrics, and a page to try it on.
 
@@ -537,7 +546,7 @@ def serve(
     from kerascls.serve import serve as serve_model
 
     limits = Limits(max_batch, max_delay_ms / 1000, max_queue, int(max_body_mb * 1e6), max_pixels, timeout)
-    serve_model(model, host, port, name=name, limits=limits, tell=click.echo, warn=_announce)
+    serve_model(model, host, port, name=name, limits=limits, trust=trust, tell=click.echo, warn=_announce)
 
 
 @cli.command()
@@ -743,8 +752,9 @@ def env() -> None:
 
 
 def _printable(text: str) -> str:
-    """`text` with the bytes of a file name that are not UTF-8 replaced, which no terminal could show."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """`text` without what a terminal could not show or would obey: a file name's bytes outside UTF-8, and escapes."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _announce(notice: str | None) -> None:

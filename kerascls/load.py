@@ -1,6 +1,7 @@
 """The one door for model files: runs, .keras, .h5, weights, SavedModels, and those of other runtimes.
 
-Nothing but Keras' own layers is loaded, in safe mode and uncompiled.
+All of them pass through `scan` first, which executes nothing. Nothing but Keras' own layers is loaded, in safe mode and
+uncompiled.
 """
 
 import collections
@@ -8,7 +9,6 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 
 from kerascls import devices
-from kerascls.card import CARD, PROPERTY, Card, border_sides
+from kerascls.card import Card, border_sides
 from kerascls.errors import DataError, ModelError
 from kerascls.formats import Upload
 from kerascls.runs import Run, all_notices, is_run
 from kerascls.runtimes import runtime_of
+from kerascls.scan.containers import ARCHITECTURE
+from kerascls.scan.graphs import check_graph, read_graph
+from kerascls.scan.layers import read_checked
 
 _LEAST_SHARE = 8  # files that a thread decodes by one call; below, calling costs more than a core gains
 
@@ -227,19 +230,26 @@ def model_files(path: str | os.PathLike) -> list[Path]:
         return [path]
     if is_run(path):
         return [Run.open(path).model_path]
-    folder = path if (path / "architecture.json").is_file() else saved_model_folder(path)
+    folder = path if (path / ARCHITECTURE).is_file() else saved_model_folder(path)
     return sorted(file for file in (folder or path).rglob("*") if file.is_file())
 
 
-def load(path: str | os.PathLike) -> Classifier:
+def load(path: str | os.PathLike, trust: bool = False) -> Classifier:
     """Opens a run folder, a .keras, .h5, .tflite or .onnx file, or a folder: architecture and weights, OpenVINO's
     model.xml and model.bin, or a SavedModel.
 
     A .tflite, .onnx or OpenVINO model opens without TensorFlow, by its own runtime. A SavedModel is named by the folder
     of its saved_model.pb or by the one above, as TensorFlow Serving takes it.
 
+    Model files are programs, so each is looked through before anything in it runs: Keras files hold Keras' own layers
+    alone, a SavedModel operations that reach no file, network or Python.
+
+    Args:
+        trust: load a SavedModel of other operations too, from a maker whose programs you would run. It lifts nothing
+            else.
+
     Raises:
-        ModelError: it is missing, truncated, not a model, or not an image classifier.
+        ModelError: it is missing, truncated, not a model, not an image classifier, or refused for what it holds.
         RunError: a run folder without a kept model.
     """
     path = Path(path)
@@ -250,20 +260,19 @@ def load(path: str | os.PathLike) -> Classifier:
         )
     if runtime := runtime_of(path):
         return _load_by(runtime, path)
-    devices.start()
     if path.is_file():
-        return _load_file(path)
+        return _load_keras(path)
     if is_run(path):
-        return _load_file(Run.open(path).model_path)
-    if (path / "architecture.json").is_file():
-        return _load_weights(path)
+        return _load_keras(Run.open(path).model_path)
+    if (path / ARCHITECTURE).is_file():
+        return _load_keras(path)
     folder = saved_model_folder(path)
     if folder is None:
         raise ModelError(
             f"{path} is not a model: expected a run (manifest.json), a SavedModel (saved_model.pb, or a "
             "version folder that has it), architecture.json with model.weights.h5, or OpenVINO's model.xml."
         )
-    return _load_saved_model(folder)
+    return _load_saved_model(folder, trust)
 
 
 def saved_model_folder(path: Path) -> Path | None:
@@ -274,21 +283,14 @@ def saved_model_folder(path: Path) -> Path | None:
     return max(versions, key=lambda child: int(child.name), default=None)
 
 
-def _load_file(path: Path) -> Classifier:
+def _load_keras(path: Path) -> Classifier:
+    contents = read_checked(path)  # before TensorFlow is imported
+    devices.start()
     from kerascls.models._files import read_model
 
-    model = read_model(path)
-    text = None
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            text = archive.read(CARD).decode() if CARD in archive.namelist() else None
-    else:
-        import h5py
-
-        with h5py.File(path) as archive:
-            text = archive.attrs.get(PROPERTY)
+    model = read_model(path, contents)
     try:
-        return Classifier(Card.from_json(text).check(model) if text else Card.guess(model), model)
+        return Classifier(Card.from_json(contents.card).check(model) if contents.card else Card.guess(model), model)
     except ModelError:
         raise
     except Exception as error:
@@ -304,35 +306,20 @@ def _load_by(runtime: type, path: Path) -> Classifier:
     return Classifier(card.check(model), runtime=model)
 
 
-def _load_weights(folder: Path) -> Classifier:
-    import keras
-
-    try:
-        model = keras.models.model_from_json((folder / "architecture.json").read_text(encoding="utf-8"))
-        model.load_weights(folder / "model.weights.h5")
-        card_file = folder / CARD
-        text = card_file.read_text(encoding="utf-8") if card_file.is_file() else None
-        card = Card.from_json(text).check(model) if text else Card.guess(model)
-        return Classifier(card, model)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise _not_loadable(folder, error) from None
-
-
-def _load_saved_model(folder: Path) -> Classifier:
+def _load_saved_model(folder: Path, trust: bool) -> Classifier:
+    graph = read_graph(folder)
+    if "pixels" not in graph.signatures or graph.card is None:
+        raise ModelError(
+            f"{folder} is a SavedModel, but not one that kerascls exported: it has signatures "
+            f"{list(graph.signatures)}, expected pixels and serving_default."
+        )
+    if not trust:
+        check_graph(folder, graph)
+    devices.start()
     import tensorflow as tf
 
     try:
-        loaded = tf.saved_model.load(str(folder))
-        signatures = list(loaded.signatures)
-        card_file = folder / "assets" / CARD
-        if "pixels" not in signatures or not card_file.is_file():
-            raise ModelError(
-                f"{folder} is a SavedModel, but not one that kerascls exported: it has signatures "
-                f"{signatures}, expected pixels and serving_default."
-            )
-        return Classifier(Card.from_json(card_file.read_text(encoding="utf-8")), saved_model=loaded)
+        return Classifier(Card.from_json(graph.card), saved_model=tf.saved_model.load(str(folder)))
     except ModelError:
         raise
     except Exception as error:

@@ -43,6 +43,7 @@ def predict(
     split: str = "test",
     count: int = 9,
     data_dir: str | None = None,
+    trust: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[list[Answer]]:
     """Answers for files and folders, or for examples of a data set, a batch at a time, in order.
@@ -50,7 +51,7 @@ def predict(
     Memory does not grow with the number of files, but for their names.
 
     Args:
-        model: as `load` takes it.
+        model, trust: as `load` takes them.
         files: files and folders, see `image_files`; none if `data` is given.
         top_k: names an image, at most the number of classes.
         invert: turn black into white first.
@@ -63,7 +64,7 @@ def predict(
         KerasclsError: when all is answered, if an image could not be read.
     """
     found = image_files(files) if data is None else []
-    classifier = load(model)
+    classifier = load(model, trust)
     if classifier.notice:
         tell(classifier.notice)
     top_k = min(top_k, len(classifier.class_names))

@@ -9,7 +9,6 @@ None imports TensorFlow, but for a .tflite where ai-edge-litert is not installed
 import contextlib
 import os
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from kerascls import devices
-from kerascls.card import CARD, PROPERTY
 from kerascls.errors import ModelError
+from kerascls.scan.runtimes import read_program
 
 
 class LiteModel:
@@ -29,10 +28,7 @@ class LiteModel:
     def __init__(self, path: Path):
         """Raises ModelError if the file is damaged, is no classifier of float32 pixels, or nothing can run it."""
         interpreter = _interpreter()
-        text = None
-        with contextlib.suppress(zipfile.BadZipFile, KeyError, ValueError), zipfile.ZipFile(path) as archive:
-            text = archive.read(CARD).decode()
-        self.card = _there(path, text)
+        self.card = _there(path, read_program(path).card)
         with _refusing(path), devices.quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorFlow's copy says that it will go
             self._interpreter = interpreter(str(path), num_threads=os.cpu_count())
@@ -68,12 +64,12 @@ class OnnxModel:
             import onnxruntime
         except ImportError:
             raise ModelError("A .onnx file needs ONNX Runtime to run: pip install 'kerascls[onnx]'") from None
+        self.card = _there(path, read_program(path).card)
         with _refusing(path):
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             (self._input,), (self._output,) = self._session.get_inputs(), self._session.get_outputs()
-        self.card = _there(path, self._session.get_modelmeta().custom_metadata_map.get(PROPERTY))
         # A dimension of any size has a name or None.
         self.input_shape, self.output_shape = (
             tuple(size if isinstance(size, int) else None for size in one.shape) for one in (self._input, self._output)
@@ -97,6 +93,7 @@ class OpenvinoModel:
             import openvino
         except ImportError:
             raise ModelError("An OpenVINO model needs OpenVINO to run: pip install 'kerascls[openvino]'") from None
+        self.card = _there(path, read_program(path).card)
         core = openvino.Core()
         with _refusing(path):
             model = core.read_model(path / "model.xml" if path.is_dir() else path)
@@ -104,7 +101,6 @@ class OpenvinoModel:
             options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
             self._compiled = core.compile_model(model, "CPU", options)
             (entrance,), (exit_,) = model.inputs, model.outputs
-        self.card = _there(path, model.get_rt_info([PROPERTY]).astype(str) if model.has_rt_info([PROPERTY]) else None)
         self.input_shape, self.output_shape = (
             tuple(size.get_length() if size.is_static else None for size in one.partial_shape)
             for one in (entrance, exit_)

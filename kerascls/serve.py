@@ -52,13 +52,14 @@ def serve(
     *,
     name: str | None = None,
     limits: Limits | None = None,
+    trust: bool = False,
     tell: Callable[[str], None] = print,
     warn: Callable[[str], None] = print,
 ) -> None:
     """Serves a model until SIGTERM or Ctrl-C, and then finishes what it took.
 
     Args:
-        model: as `load` takes it.
+        model, trust: as `load` takes them.
         host, port: where to listen; port 0 takes a free one.
         name: the model's in URLs, `/v1/models/NAME`. Defaults to `default_name(model)`.
         limits: what is taken, see `Limits`.
@@ -74,7 +75,7 @@ def serve(
     if not re.fullmatch(r"[^/:\s]+", name):
         raise OutputError(f"A model's name in URLs has no slash, colon or space. Received: {name!r}")
     with contextlib.closing(_bound(host, port)) as listener:
-        classifier = load(model)
+        classifier = load(model, trust)
         if classifier.notice:
             warn(classifier.notice)
         folder = Path(model).resolve().name

@@ -49,14 +49,6 @@ def test_a_model_that_is_no_image_classifier_is_told(tmp_path):
         load(tmp_path / "table.keras")
 
 
-def test_a_lambda_is_refused(tmp_path):
-    inputs = keras.Input((6, 5, 1))
-    flat = keras.layers.Flatten()(keras.layers.Lambda(lambda x: x * 2)(inputs))
-    keras.Model(inputs, keras.layers.Dense(2)(flat)).save(tmp_path / "lambda.keras")
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load(tmp_path / "lambda.keras")
-
-
 def test_truncated_damaged_and_other_files_are_one_line(digits_run, tmp_path, capsys):
     whole = (digits_run / "model.keras").read_bytes()
     (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])

@@ -104,14 +104,10 @@ def test_what_is_no_model_is_told_in_one_line(tflite, digit_pngs, tmp_path, caps
     image, whole = digit_pngs[0] / "digit0.png", tflite.read_bytes()
     end = whole.index(b"PK\x03\x04")
     for name, content, reason in (
-        (
-            "cut.tflite",
-            whole[: len(whole) // 2],
-            "has no card (class names, image shape): it is cut short, or not one that",
-        ),
-        ("plain.tflite", whole[:end], "has no card"),
-        ("text.tflite", b"hello, I am no model", "has no card"),
-        ("empty.tflite", b"", "has no card"),
+        ("cut.tflite", whole[: len(whole) // 2], "cannot be loaded: it is cut short or damaged"),
+        ("plain.tflite", whole[:end], "has no card (class names, image shape): it is cut short, or not one that"),
+        ("text.tflite", b"hello, I am no model", "cannot be loaded: it is no .tflite"),
+        ("empty.tflite", b"", "cannot be loaded: it is cut short or damaged"),
         ("head.tflite", b"x" * 1000 + whole[end:], "cannot be loaded"),
     ):
         (tmp_path / name).write_bytes(content)

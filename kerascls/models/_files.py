@@ -1,35 +1,71 @@
 """The reading of Keras files, for every room from here to the right."""
 
+import contextlib
+import math
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from kerascls.errors import ModelError
+from kerascls.scan.containers import WEIGHTS, Contents
+from kerascls.scan.layers import read_checked
 
-KINDS = {b"PK": (".keras",), b"\x89HDF\r\n\x1a\n": (".h5", ".hdf5")}  # first bytes and the suffixes that Keras goes by
+_ROOM = 4  # times the weights in the file: wrappers build what they wrap, and then their copies of it
+_BUILDING = threading.Lock()
 
 
-def read_model(path: Path) -> keras.Model:
-    """Opens a .keras or .h5 file in safe mode, uncompiled: no code of the file runs.
+def read_model(path: Path, contents: Contents | None = None) -> keras.Model:
+    """Opens a .keras or .h5 file, or a folder of architecture and weights, uncompiled, in safe mode; none of it runs.
+
+    Args:
+        contents: what `scan.layers.read_checked` found in it, where that is known already.
 
     Raises:
-        ModelError: it is missing, cut short, damaged, or not a model that Keras 3 reads.
+        ModelError: it is missing, cut short, damaged, not a model that Keras 3 reads, or holds more than Keras' own
+            layers.
     """
-    if not path.is_file():
-        raise ModelError(f"Model {path} does not exist.")
-    with path.open("rb") as file:
-        magic = file.read(8)
-    suffixes = next((suffixes for start, suffixes in KINDS.items() if magic.startswith(start)), None)
-    if suffixes is None:
-        raise ModelError(
-            f"{path} is not a model file: expected .keras or .h5. Received a file that begins with {magic[:4]!r}."
-        )
-    if path.suffix not in suffixes:
-        raise ModelError(f"{path} must end in {' or '.join(suffixes)}.")
+    contents = contents or read_checked(path)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        with _no_more_than(path, _ROOM * contents.values):
+            if path.is_file():
+                return keras.saving.load_model(path, compile=False, safe_mode=True)
+            config = {key: value for key, value in contents.config.items() if key != "compile_config"}
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+            model.load_weights(path / WEIGHTS)
+            return model
+    except ModelError:
+        raise
     except Exception as error:  # Keras, zipfile and h5py raise whatever a damaged file leads them to
         raise not_loadable(path, error) from None
+
+
+@contextlib.contextmanager
+def _no_more_than(path: Path, most: int) -> Iterator[None]:
+    """Within it, layers are refused more than `most` numbers for their weights, before these are allocated.
+
+    How many a layer makes is known to its `build` alone; all of them ask `add_weight` for each.
+    """
+    original, made = keras.layers.Layer.add_weight, 0
+
+    def add_weight(layer: Any, shape: Any = None, *arguments: Any, **more: Any) -> Any:
+        nonlocal made
+        made += math.prod((shape,) if isinstance(shape, int) else shape or ())
+        if made > most + 1000:  # counters and seeds are in no file
+            raise ModelError(
+                f"{path} is refused: its layers would make {made:,} weights by {layer.name}, and {most // _ROOM:,} are "
+                "in the file."
+            )
+        return original(layer, shape, *arguments, **more)
+
+    with _BUILDING:
+        keras.layers.Layer.add_weight = add_weight
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = original
 
 
 def not_loadable(path: Path, error: Exception) -> ModelError:

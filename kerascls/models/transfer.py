@@ -17,6 +17,7 @@ from kerascls.catalog import backbones
 from kerascls.datasets._tfds import network_reachable
 from kerascls.errors import KerasclsError, ModelError, WeightsMissing
 from kerascls.models._files import read_model
+from kerascls.scan.containers import check_weights
 
 
 def build(image_shape, num_classes, *, backbone="ResNet50", weights="imagenet", pixel_range=(), dense=0, dropout=0.0):
@@ -110,6 +111,7 @@ def _from_file(path: Path, image_shape: tuple[int, int, int], weights: str) -> k
     if weights == "none":
         return keras.models.clone_model(base)
     if weights != "imagenet":
+        check_weights(Path(weights))
         with _fitting(weights, path.name, "saved by its save_weights"):
             base.load_weights(weights)
     return base
@@ -129,6 +131,8 @@ def _application(name: str, image_shape: tuple[int, int, int], weights: str) -> 
         warnings.simplefilter("ignore")  # that its weights were trained at another image size
         if weights == "none":
             return network(include_top=False, weights=None, input_shape=image_shape)
+        if weights != "imagenet":
+            check_weights(Path(weights))
         # Also for weights in a file: EfficientNet scales its input otherwise when it is built for "imagenet".
         with _weights_from(None if weights == "imagenet" else weights, name):
             return network(include_top=False, weights="imagenet", input_shape=image_shape)
