@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kerascls.explain import overlay as overlay
     from kerascls.export import Export as Export
     from kerascls.export import export as export
+    from kerascls.inspect import inspect as inspect
     from kerascls.load import Classifier as Classifier
     from kerascls.load import Prediction as Prediction
     from kerascls.load import load as load
@@ -40,6 +41,7 @@ _HOME = {
     "evaluate": "evaluate",
     "Evaluation": "evaluate",
     "load": "load",
+    "inspect": "inspect",
     "Classifier": "load",
     "Prediction": "load",
     "sweep": "sweep",

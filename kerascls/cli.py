@@ -550,6 +550,26 @@ def serve(
 
 
 @cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def inspect(model: Path, as_json: bool) -> None:
+    """Say what MODEL is, and whether it would be loaded, without running any of it.
+
+    MODEL is what `kerascls predict` takes: layers, parameters, class names, signatures, versions, the SHA-256 of its
+    files, and the operations that need --trust. TensorFlow is not imported.
+
+    \b
+    kerascls inspect downloaded.keras
+    kerascls inspect saved_models/mnist_cnn --json
+    """
+    from kerascls.inspect import inspect as inspect_model
+    from kerascls.inspect import table
+
+    found = inspect_model(model)
+    click.echo(_printable(json.dumps(found, ensure_ascii=False) if as_json else table(found)))
+
+
+@cli.command()
 @click.argument("what", metavar="RECIPE_OR_RUN")
 @click.option("--json", "as_json", is_flag=True, help="Counts and layers as one JSON object.")
 def summary(what: str, as_json: bool) -> None:
