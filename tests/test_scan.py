@@ -51,8 +51,8 @@ def good(tmp_path_factory):
     save_h5(model, CARD_3, folder / "good.h5")
     save_weights(model, CARD_3, folder / "good")
     code = keras.layers.Lambda(lambda x: (__import__("pathlib").Path("marker").touch(), x)[1], name="code")
-    inside = keras.Sequential([keras.Input((6, 6, 4)), keras.layers.ReLU(), code], name="inside")
-    with contextlib.chdir(folder):  # the code runs once here, when its model is made
+    with contextlib.chdir(folder):  # the code runs here, as its model is made
+        inside = keras.Sequential([keras.Input((6, 6, 4)), keras.layers.ReLU(), code], name="inside")
         for name in ("lambda.keras", "lambda.h5"):
             small(inside).save(folder / name)
     return folder

@@ -44,11 +44,6 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None, resize: str) 
             f"{arrays['class_names'].dtype} {arrays['class_names'].shape}"
         )
     count = max(int(split.labels.max(initial=0)) for split in splits.values()) + 1
-    if count > MOST_CLASSES:
-        raise DataError(
-            f"{path} has labels up to {count - 1}, which would be as many classes; at most {MOST_CLASSES:,} are taken. "
-            "Number the classes from 0."
-        )
     if given and len(arrays["class_names"]) < count:
         raise DataError(
             f"{path}: class_names has {len(arrays['class_names'])} names; labels up to {count - 1} need {count}."
