@@ -117,7 +117,9 @@ def test_folds_deal_each_class_out_and_keep_equal_files_together():
     for cls, count in ((0, 2), (1, 4), (2, 1)):
         assert np.bincount(fold[labels == cls]).tolist() == [count] * 5
     contents = tuple(bytes([i // 2]) * 32 for i in range(36))  # each file twice
-    files = FileImages(Path("."), tuple(map(str, range(36))), contents, (2, 2, 3), (0, 0, 0), "stretch")
+    files = FileImages(
+        Path("."), tuple(map(str, range(36))), contents, tuple(range(36)), (2, 2, 3), (0, 0, 0), "stretch"
+    )
     pairs = folds_of(Split(files, np.zeros(36, np.int32), np.arange(36), files), 3)
     assert (pairs[::2] == pairs[1::2]).all() and np.bincount(pairs).tolist() == [12, 12, 12]
 

@@ -214,7 +214,7 @@ def test_nan_loss_stops_with_epoch_and_step_and_keeps_what_was_best(tmp_path, ca
         capsys=capsys,
     )
     assert re.search(
-        r"in epoch \d+, (at step|in steps \d+ to) \d+ of \d+\. Usually the learning rate is too high, here ", line
+        r"(after epoch \d+|in epoch \d+, (at|in) steps? [\d to]+ of \d+)\. Usually the learning rate", line
     )
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["status"] == "failed"
