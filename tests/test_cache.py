@@ -89,6 +89,7 @@ def test_the_command_lists_and_clears(tiny, capsys):
     assert entries() == []
 
 
+@pytest.mark.slow
 def test_damaged_rows_are_one_line(tiny, capsys):
     command = ("train", tiny, "--set", "features.views=1", "--quiet")
     assert here(*command, capsys=capsys)[0] == 0

@@ -28,23 +28,26 @@ class Killed(BaseException):
     """What no handler of ours expects, as a kill."""
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("peace")
-    return {name: endure.peaceful(name, folder / name)[0] for name in ("mnist_cnn", "everything")}
+SCENARIOS = [
+    "mnist_cnn",
+    *[pytest.param(name, marks=pytest.mark.slow) for name in ("everything", "features", "shared")],
+]
 
 
-@pytest.mark.parametrize("scenario", ["mnist_cnn", "everything"])
-def test_a_training_killed_at_any_write_ends_with_the_same_bits(scenario, undisturbed, tmp_path):
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_training_killed_at_any_write_ends_with_the_same_bits(scenario, tmp_path):
+    truth, _ = endure.peaceful(scenario, tmp_path / "peace")
     kills = iter([{"kind": "kill", "at": 11}, {"kind": "kill", "at": 14}])
     found, ends = endure.disturbed(scenario, tmp_path / "work", lambda: next(kills), times=2)
-    assert found == undisturbed[scenario] and [end.endswith("exit -9") for end in ends] == [True, True, False]
+    assert found == truth and [end.endswith("exit -9") for end in ends] == [True, True, False]
 
 
-def test_a_full_disk_is_one_line_and_the_training_goes_on_to_the_same_bits(undisturbed, tmp_path):
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_training_goes_on_to_the_same_bits(tmp_path):
+    truth, _ = endure.peaceful("everything", tmp_path / "peace")
     full = iter([{"kind": "full", "at": 17}])
     found, ends = endure.disturbed("everything", tmp_path / "work", lambda: next(full), times=1)
-    assert found == undisturbed["everything"] and ends[0].endswith("exit 1")
+    assert found == truth and ends[0].endswith("exit 1")
 
 
 def test_a_training_killed_while_it_is_scored_is_only_scored(tmp_path, monkeypatch):
@@ -63,15 +66,6 @@ def test_a_training_killed_while_it_is_scored_is_only_scored(tmp_path, monkeypat
     assert endure.facts(Path("parts")) == endure.facts(Path("whole"))
     features = [Run(path).manifest["features"] for path in (Path("parts"), Path("whole"))]
     assert features[0]["accuracy_difference"] == features[1]["accuracy_difference"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("after", [5, 9, 13])
-def test_features_and_finetuning_killed_at_any_time_end_with_the_same_bits(after, tmp_path):
-    truth, _ = endure.peaceful("features", tmp_path / "peace")
-    kills = iter([{"after": after}, {"after": after}])
-    found, _ = endure.disturbed("features", tmp_path / "work", lambda: next(kills), times=2)
-    assert found == truth
 
 
 def ended(out: Path | None, after, monkeypatch, **options):
