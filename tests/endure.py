@@ -206,12 +206,12 @@ def disturbed(scenario: str, folder: Path, disturb: Callable[[], dict], times: i
         ends.append(how)
         if code == 0:
             return facts(folder / "run"), ends
+        if code == 1 and "is complete" in told:  # killed when all was done
+            return facts(folder / "run"), ends
         if options.get("kind") == "full":
             assert code == 1 and "No space left on device" in told, (how, told)
             lines = [line for line in told.splitlines() if line.startswith("Error") or "Cannot write" in line]
             assert len(lines) == 1 and "Traceback" not in told, told
-        elif code == 1 and "is complete" in told:  # killed when all was done
-            return facts(folder / "run"), ends
         else:
             assert code == -signal.SIGKILL, (how, told)
 
