@@ -121,7 +121,14 @@ def train(
     out = Path(out) if out is not None else None
     if out is not None and out.exists():
         raise OutputError(f"{out} exists already.{_advice(out)} Remove it, or give --out another place.")
-    if resume is not None and recipe is None and not tables:
+    if resume is not None and (out is not None or profile):
+        raise ConfigError("`resume` goes on with a run where it is: leave out `out` and `profile`.")
+    if resume is not None and recipe is None and tables:
+        raise ConfigError(
+            f"{resume} goes on by its own recipe: leave out the changes to it, or type the whole command again, recipe "
+            "and all."
+        )
+    if resume is not None and recipe is None:
         return _resume(Run.unfinished(resume), None, {}, data, data_dir, quiet, log_steps)
     recipe = os.fspath(recipe or "mnist_cnn")
     if data is not None:
@@ -138,8 +145,8 @@ def train(
     given = config.fallback_for is not None or "name" in tables.get("data", {})
     data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
     name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
-    if offer and out is None and (found := interrupted(name, config)) and offer(found.path, _how_far(found)):
-        return _resume(found, recipe, tables, None, data_dir, quiet, log_steps)
+    if offer and out is None and (found := interrupted(name, config)) and offer(found[0].path, found[1]):
+        return _resume(found[0], recipe, tables, None, data_dir, quiet, log_steps)
     command = command or f"kerascls.train({config.recipe!r})"
     training = _Training(config, dataset, placement, quiet, log_steps)
     training.begin_run(out, name, command, profile)
@@ -212,22 +219,22 @@ def _resume(
         return training.run_all()
 
 
-def interrupted(name: str, config: Config) -> Run | None:
-    """The run of this recipe under saved_models/, among `name`, `name`-2, ..., that was ended before its end."""
+def interrupted(name: str, config: Config) -> tuple[Run, str] | None:
+    """The run of this recipe under saved_models/, among `name`, `name`-2, ..., that was ended before its end, and how
+    far it came."""
     for path in sorted(Path("saved_models").glob(f"{glob.escape(name)}*")):
         if re.fullmatch(re.escape(name) + r"(-\d+)?", path.name) and is_run(path):
             try:
                 run = Run.unfinished(path)
                 if run.manifest["status"] in ("running", "interrupted") and run.config == portable(config):
                     with run.locked():
-                        return run
+                        return run, _how_far(checkpoint.read(path))
             except KerasclsError:  # damaged, or being trained
                 continue
     return None
 
 
-def _how_far(run: Run) -> str:
-    state = checkpoint.read(run.path)
+def _how_far(state: checkpoint.State | None) -> str:
     return f"after {state.place}" if state else "before its first checkpoint"
 
 
@@ -344,7 +351,7 @@ class _Training(Fit):
         self.run.write_manifest(self.manifest)
         if not self.quiet:
             self.tell_data()
-            print(f"going on with {run.path} {_how_far(run)}", file=sys.stderr, flush=True)
+            print(f"going on with {run.path} {_how_far(state)}", file=sys.stderr, flush=True)
 
     def run_all(self) -> TrainResult:
         """Trains, scores, and leaves the manifest saying how it ended, whatever happens."""

@@ -17,7 +17,7 @@ import kerascls
 from kerascls import checkpoint
 from kerascls.callbacks import SaveState
 from kerascls.cli import run as kerascls_command
-from kerascls.errors import OutputError, RunError
+from kerascls.errors import ConfigError, OutputError, RunError
 from kerascls.runs import Run
 from tests import endure
 
@@ -168,6 +168,10 @@ def test_what_differs_is_told_and_nothing_is_written(monkeypatch, tmp_path, caps
     manifest.write_text(text)
     after = sorted((path, path.stat().st_mtime_ns) for path in Path("run").rglob("*") if path.name != "lock")
     assert [path for path, _ in after] == [path for path, _ in before]
+    assert kerascls_command(["train", "--epochs", "4", "--resume", "run"]) == 1
+    assert "run goes on by its own recipe: leave out the changes" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="leave out `out` and `profile`"):
+        kerascls.train(resume="run", out="elsewhere")
     state = Path("run/checkpoint/state.npz")
     state.write_bytes(state.read_bytes()[:-40])
     line = refused()
@@ -277,3 +281,10 @@ def test_a_checkpoint_of_another_network_is_refused(monkeypatch):
     checkpoint.write(Path("run"), state)
     with pytest.raises(RunError, match="checkpoint's weights are not those of this training"):
         kerascls.train(resume="run")
+
+
+def test_a_damaged_checkpoint_is_not_offered_and_stops_no_other_training(monkeypatch):
+    ended(None, 2, monkeypatch)
+    Path("saved_models/mnist_cnn-digits/checkpoint/state.npz").write_bytes(b"PK")
+    new = kerascls.train("mnist_cnn", data="digits", overrides=SMALL, offer=lambda *_: pytest.fail("offered"))
+    assert new.status == "complete" and new.path.name == "mnist_cnn-digits-2"
