@@ -278,6 +278,16 @@ class Devices:
     deterministic: bool = _key(
         False, types=(bool,), doc="a GPU's runs too repeat to the bit, and take longer; a CPU's always repeat"
     )
+    shards: int = _key(
+        1,
+        types=(int,),
+        low=1,
+        high=64,
+        doc=(
+            "parts of each batch that one CPU computes side by side, a core each, in place of all cores sharing every "
+            "operation: for networks so small that sharing costs more than it gains. Not with batch normalisation"
+        ),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

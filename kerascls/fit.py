@@ -82,6 +82,14 @@ class Fit:
             print(random_backbone_notice(), file=sys.stderr, flush=True)
         if config.finetune.epochs:
             first_tuned(self.reference, config.finetune.unfreeze)  # raises before anything is written
+        if placement.shards > 1 and any(
+            isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+            for layer in self.reference._flatten_layers()
+        ):
+            raise ConfigError(
+                f"devices.shards = {placement.shards} is not for {config.model.name}: its batch normalisation takes "
+                "the moments of a whole batch. Set devices.shards=1."
+            )
         self.engine = choose_engine(config.features.engine, placement.kind)
         self.body, head = split_model(self.reference) if config.features.views else (None, self.reference)
         self.extractor: Any = None
@@ -256,6 +264,7 @@ class Fit:
                 batch_size=data.batches.batch_size,
                 steps=steps,
                 skipped=place.step,
+                shards=device.shards,
             )
             optimizer = make_optimizer(train, steps)
             if device.precision == "float16":

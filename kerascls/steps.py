@@ -1,6 +1,6 @@
 """The training step: what a recipe's network trains through, whatever the data, the augmentation and the devices."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -27,6 +27,9 @@ class TrainingModel(keras.Model):
             of the 1,198-parameter network's (batch 32, 2 cores). On one device. None where `fit` is given batches.
         steps: of an epoch, where `fit` is given what has no end. 0 where it ends with the epoch.
         skipped: steps of the first epoch that are done already: where it would run them, it does nothing.
+        shards: parts of a batch whose loss and gradient are computed by themselves, at the same time where there are
+            cores and operations have one thread each. What they add up to is that of the batch, but for the last bits.
+            Not with batch normalisation, and without a strategy.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class TrainingModel(keras.Model):
         batch_size: int = 0,
         steps: int = 0,
         skipped: int = 0,
+        shards: int = 1,
     ):
         super().__init__(name="training")
         self.classifier = classifier
@@ -52,7 +56,7 @@ class TrainingModel(keras.Model):
         self.first_step = first_step
         self.class_weight = class_weight
         self.gather, self.batch_size = gather, batch_size
-        self.steps, self.skipped = steps, skipped
+        self.steps, self.skipped, self.shards = steps, skipped, shards
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.classifier(images, training=training)
@@ -75,6 +79,8 @@ class TrainingModel(keras.Model):
                     lambda: apply_policy(self.policy, images, labels, seed),
                     lambda: (images, labels),
                 )
+        if self.shards > 1:
+            return self._train_on_shards(images, labels, sample_weight)
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return super().train_step((images, labels, sample_weight))
         count = _examples(labels)
@@ -85,6 +91,33 @@ class TrainingModel(keras.Model):
         gradients = tape.gradient(objective, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return self._report(loss, images, labels, probabilities, sample_weight, count)
+
+    def _train_on_shards(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: Any) -> dict[str, tf.Tensor]:
+        losses, probabilities, gradients = [], [], []
+        for count, share, *rows in self.shares(images, labels, sample_weight):
+            with tf.GradientTape() as tape:
+                outputs = self(rows[0], training=True)
+                losses.append(share * self.compute_loss(*rows[:2], outputs, rows[2]))
+                objective = self.optimizer.scale_loss(losses[-1])
+            probabilities.append(outputs[:count])
+            gradients.append(tape.gradient(objective, self.trainable_weights))
+        summed = [tf.add_n(parts) for parts in zip(*gradients, strict=True)]
+        self.optimizer.apply_gradients(zip(summed, self.trainable_weights, strict=True))
+        probabilities = tf.concat(probabilities, 0)
+        return self._report(tf.add_n(losses), images, labels, probabilities, sample_weight, tf.shape(labels)[0])
+
+    def shares(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: Any) -> Iterator[tuple]:
+        """Of each shard how many examples it has, their share of the batch, its images, labels and weights.
+
+        Where there are more shards than examples, one without any has a row all the same, since TensorFlow 2.21's
+        convolutions fail on none.
+        """
+        count = tf.shape(labels)[0]
+        for shard in range(self.shards):
+            begin, end = count * shard // self.shards, count * (shard + 1) // self.shards
+            rows = slice(begin, tf.maximum(end, begin + 1))
+            weights = None if sample_weight is None else sample_weight[rows]
+            yield end - begin, tf.cast((end - begin) / count, tf.float32), images[rows], labels[rows], weights
 
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         if self.distribute_strategy.num_replicas_in_sync == 1:

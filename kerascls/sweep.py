@@ -16,7 +16,7 @@ import numpy as np
 
 from kerascls.config import Config, load_config, parse_sets
 from kerascls.datasets import Dataset, Split, load_recipe_data
-from kerascls.devices import Placement, choose
+from kerascls.devices import Placement, placement_for, prepare
 from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.fit import Fit
 from kerascls.runs import free_name, write_csv
@@ -134,9 +134,7 @@ def sweep(
     out = Path(out) if out is not None else free_name(Path("saved_models") / f"sweep-{Path(recipe).stem}.csv")
     if out.exists():
         raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
-    wish = configs[0].devices
-    if wish.devices != "auto":
-        choose(wish.devices)
+    prepare(configs[0].devices)
     loaded: dict[str, tuple[Config, Dataset]] = {}
     trials: list[Trial] = []
     columns = [*grid, "fold", "seed", "epoch", "val_accuracy", "val_loss", "seconds", "error"]
@@ -146,7 +144,7 @@ def sweep(
             loaded[same_data] = load_recipe_data(recipe, table, data_dir, fallback)
         config, published = loaded[same_data]
         config = load_config(recipe, table, use_fallback=config.fallback_for is not None)
-        placement = choose(config.devices.devices, config.devices.precision, config.devices.deterministic)
+        placement = placement_for(config.devices)
         for seed, fold in itertools.product(seeds, range(folds) if folds else [None]):
             one = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
             begin = time.perf_counter()

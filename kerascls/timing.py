@@ -43,7 +43,8 @@ class _Forward(TrainingModel):
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        loss = self.compute_loss(images, labels, self(images, training=True))
+        shares = self.shares(images, labels, None)
+        loss = tf.add_n([share * self.compute_loss(x, y, self(x, training=True)) for _, share, x, y, _ in shares])
         self.metrics[0].update_state(loss)  # what nobody takes is not computed
         return {"loss": loss}
 
@@ -82,7 +83,16 @@ def time_steps(
     def variant(
         kind: type[TrainingModel], policy: Any = (), metrics: list[str] | None = None, gather: Any = None
     ) -> TrainingModel:
-        made = kind(classifier, policy, model.seed, None, 0, model.class_weight, gather, model.batch_size, each)
+        made = kind(
+            classifier,
+            policy,
+            model.seed,
+            class_weight=model.class_weight,
+            gather=gather,
+            batch_size=model.batch_size,
+            steps=each,
+            shards=model.shards,
+        )
         made.compile(
             optimizer=make_optimizer(),
             loss=model.loss,

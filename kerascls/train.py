@@ -19,7 +19,7 @@ from kerascls import checkpoint, metrics
 from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
 from kerascls.datasets import Dataset, Split, load_config_data, load_recipe_data, skipped_lines, spread
-from kerascls.devices import Placement, choose, versions
+from kerascls.devices import Placement, placement_for, prepare, versions
 from kerascls.errors import ConfigError, DataError, KerasclsError, OutputError, RunError, TrainingFailed
 from kerascls.evaluate import draw
 from kerascls.fit import Fit
@@ -28,7 +28,7 @@ from kerascls.runs import CHECKPOINT, Run, atomic, is_run, now, write_csv, write
 from kerascls.save import save_keras
 from kerascls.split import with_all_splits
 
-MACHINE = ("name", "cores")  # of manifest.json's device: what a run may go on with others of
+MACHINE = ("name", "cores", "threads")  # of manifest.json's device: what a run may go on with others of
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
 
 
@@ -136,10 +136,9 @@ def train(
     if resume is not None:
         return _resume(Run.unfinished(resume), recipe, tables, None, data_dir, quiet, log_steps)
     wish = load_config(recipe, tables).devices
-    if wish.devices != "auto":  # settled first: reading data may start TensorFlow with the devices that it finds
-        choose(wish.devices)
+    prepare(wish)
     config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
-    placement = choose(wish.devices, wish.precision, wish.deterministic)
+    placement = placement_for(wish)
     if profile and placement.strategy_name != "default":
         raise ConfigError(f"--profile times one device without sharing. Received: devices.devices = {wish.devices}.")
     given = config.fallback_for is not None or "name" in tables.get("data", {})
@@ -192,10 +191,9 @@ def _resume(
     with run.locked():
         run.clear()
         state = checkpoint.read(run.path)
-        if wish.devices != "auto":
-            choose(wish.devices)
+        prepare(wish)
         dataset = load_config_data(config.data, data_dir)
-        placement = choose(wish.devices, wish.precision, wish.deterministic)
+        placement = placement_for(wish)
         now_is = {
             "data": {"fingerprint": dataset.fingerprint()},
             "versions": versions(),
@@ -421,6 +419,13 @@ class _Training(Fit):
             notes.append(f"devices.devices = mirrored: there is one device, {place.devices[0]}, and nothing to share.")
         if wish.xla and not self.compiles_with_xla():
             notes.append("devices.xla is off: it needs one GPU, no augmentation policy, and ops that may vary.")
+        if wish.shards > 1 and place.shards == 1:
+            notes.append("devices.shards is 1: shards are for one CPU.")
+        if place.shards > 1 and place.threads > 1:
+            notes.append(
+                f"devices.shards = {place.shards}: TensorFlow runs here already, with {place.threads} threads an "
+                "operation. In a process of its own this training takes less time."
+            )
         features = self.config.features
         if features.views == 1 and self.config.augment.policy:
             notes.append("features.views = 1: features of the images as they are. For augment.policy, 2 or more.")

@@ -197,6 +197,30 @@ def assert_alike(found, tolerance):
     assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=10 * tolerance)
 
 
+def test_shards_give_each_operation_one_thread_and_train_on_one_cpu_alone():
+    program = """
+import json
+from kerascls import config, devices
+wish = config.load_config("mnist_cnn").devices
+devices.prepare(wish)
+here, two = devices.placement_for(wish), devices.choose("cpu", shards=3)
+print(json.dumps([here.shards, here.threads, here.describe()["threads"], two.shards]))
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == [2, 1, 1, 3]
+    assert on_two("print(json.dumps(devices.choose('cpu:0,1', shards=2).shards))") == 1
+    # TensorFlow runs here already: what it has is told.
+    assert devices.choose("cpu", shards=2).describe()["threads"] == devices.cores()
+
+
+def test_shards_are_refused_where_batch_normalisation_takes_the_moments_of_a_batch():
+    small_npz("data.npz", count=33)
+    with pytest.raises(ConfigError, match="devices.shards = 2 is not for mnist_cnn_bn: .* Set devices.shards=1"):
+        kerascls.train("mnist_cnn_bn", data="data.npz", out="run", overrides={"devices": {"shards": 2}})
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize(
     "count", [pytest.param(35, marks=pytest.mark.slow), 33]
 )  # a last batch of 3, shared 2 and 1; of 1, of which a replica gets none

@@ -15,7 +15,7 @@ SPLIT = Split.of(np.random.default_rng(0).integers(0, 256, (50, 28, 28, 1), np.u
 POLICY = [{"name": "affine", "shift": 0.1}, {"name": "mixup"}]
 
 
-def trained(gathers, steps_per_execution=3, policy=(), weighted=False, views=1):
+def trained(gathers, steps_per_execution=3, policy=(), weighted=False, views=1, shards=1, smoothing=0.0):
     """History and weights of three epochs of 7 steps of 8 images, the last one of 2."""
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(0)
@@ -29,10 +29,11 @@ def trained(gathers, steps_per_execution=3, policy=(), weighted=False, views=1):
         gather=batches.gather if gathers else None,
         batch_size=batches.batch_size,
         steps=batches.steps,
+        shards=shards,
     )
     model.compile(
         keras.optimizers.Adam(0.01),
-        keras.losses.CategoricalCrossentropy(),
+        keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
         metrics=["accuracy"],
         steps_per_execution=steps_per_execution,
     )
@@ -80,6 +81,27 @@ def test_executions_are_the_epochs_batches_in_their_order():
         images = np.concatenate([images.numpy() for images, _ in batches.dataset(number).take(7)])
         assert np.array_equal(images, SPLIT.images[order])
     assert np.array_equal(batches.gather(tf.constant([3, 1]))[1], np.eye(10, dtype="float32")[SPLIT.labels[[3, 1]]])
+
+
+@pytest.mark.parametrize("shards", [2, 3])  # the last batch has 2 images: one of three shards has none
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"policy": POLICY, "weighted": True, "smoothing": 0.1}],
+    ids=["plain", "policy, weights and smoothing"],
+)
+def test_shards_train_as_the_whole_batch(shards, options):
+    (whole, expected, _), (parts, weights, _) = trained(True, **options), trained(True, shards=shards, **options)
+    for name in ("loss", "accuracy"):
+        assert parts[name] == pytest.approx(whole[name], rel=1e-5)
+    for one, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)  # Adam's first steps make rounding larger
+
+
+def test_one_example_is_a_batch_for_any_number_of_shards():
+    model = TrainingModel(build_model("mnist_cnn", (28, 28, 1), 10), shards=4)
+    images, labels = tf.zeros((1, 28, 28, 1)), tf.one_hot([3], 10)
+    found = [(int(count), float(share), x.shape[0]) for count, share, x, _, _ in model.shares(images, labels, None)]
+    assert found == [(0, 0.0, 1)] * 3 + [(1, 1.0, 1)]
 
 
 @pytest.mark.parametrize("gathers", [True, False])

@@ -56,7 +56,8 @@ def test_a_run_folder_holds_what_the_contract_says(digits_run):
     manifest, metrics = run.manifest, run.metrics
     assert manifest["format"] == 1 and manifest["status"] == "complete" and manifest["seed"] == 0
     assert manifest["recipe"] == "mnist_cnn" and manifest["parameters"] == {"total": 1198, "trainable": 1198}
-    assert set(manifest["device"]) == {"kind", "name", "count", "cores", "strategy", "precision", "deterministic"}
+    device = {"kind", "name", "count", "cores", "threads", "strategy", "precision", "deterministic"}
+    assert set(manifest["device"]) == device
     assert set(manifest["versions"]) >= {"python", "tensorflow", "keras", "numpy"}
     assert len(manifest["seconds"]["epochs"]) == 5
     assert manifest["seconds"]["fit"] >= sum(manifest["seconds"]["epochs"]) * 0.9
