@@ -6,14 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from conftest import here, one_line_error, small_npz
 
 import kerascls
 from kerascls import devices
-from kerascls.config import parse_devices
+from kerascls.catalog import recipe_names
+from kerascls.config import load_config, parse_devices
 from kerascls.errors import ConfigError, TrainingFailed
+from kerascls.models import build_model
 from kerascls.runs import Run
 
 
@@ -219,6 +222,11 @@ def test_shards_are_refused_where_batch_normalisation_takes_the_moments_of_a_bat
     with pytest.raises(ConfigError, match="devices.shards = 2 is not for mnist_cnn_bn: .* Set devices.shards=1"):
         kerascls.train("mnist_cnn_bn", data="data.npz", out="run", overrides={"devices": {"shards": 2}})
     assert not Path("run").exists()
+    for name in recipe_names():  # none of ours asks for what is refused
+        config = load_config(name)
+        if config.devices.shards > 1:
+            layers = build_model(config.model.name, (32, 32, 3), 10, **config.model.options)._flatten_layers()
+            assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers), name
 
 
 @pytest.mark.parametrize(
