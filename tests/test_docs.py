@@ -44,6 +44,7 @@ def test_the_first_screen_has_the_two_lines_that_ci_runs():
     assert README.index(lines[1]) < 1200
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_print_what_it_shows(tmp_path):
     """Numbers apart: those that a README may promise are asserted elsewhere."""
     (tmp_path / "saved_models").mkdir()
