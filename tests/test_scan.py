@@ -525,8 +525,26 @@ def test_onnx_of_other_domains_folders_and_shapes_is_refused(tmp_path):
     assert "operation evil.Run is none of ONNX's own" in onnx(inner)
     assert "in '../secret', which is not in its folder" in onnx(lambda graph: outside(graph, b"../secret"))
     assert "in '/etc/hosts'" in onnx(lambda graph: outside(graph, b"/etc/hosts"))
+    os.mkfifo("numbers")
+    assert "numbers is no file, but a pipe or device" in onnx(lambda graph: outside(graph, b"numbers"))
     large = onnx(lambda graph: graph.initializer.add(name=b"w", side=[10**6, 10**6]))
     assert "w has the shape [1000000, 1000000], larger than the file" in large
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "model.bin", "variables/variables.index"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name):
+    folder = Path("m")
+    (folder / name).parent.mkdir(parents=True)
+    os.mkfifo(folder / name)
+    if name == "model.bin":
+        (folder / "model.xml").write_text("<net/>")
+    if name.startswith("variables"):
+        save_saved_model(small(), CARD_3, Path("good"))
+        (folder / "saved_model.pb").write_bytes(Path("good/saved_model.pb").read_bytes())
+        (folder / "assets").mkdir()
+        (folder / "assets" / CARD).write_bytes(Path("good/assets", CARD).read_bytes())
+    model = folder if name.startswith(("model.bin", "variables")) else folder / name
+    assert f"{Path(name).name} is no file, but a pipe or device" in refused(model)
 
 
 @pytest.mark.parametrize(

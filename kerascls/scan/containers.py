@@ -102,9 +102,9 @@ def read_h5(path: Path) -> Contents:
         values = _values(path, path)
         with h5py.File(path) as file:
             texts = {name: _attribute(path, file, name) for name in ("model_config", "keras_version", PROPERTY)}
-    if texts["model_config"] is None:
-        raise _refused(path, "it has weights and no model_config")
-    config = _json(path, "model_config", texts["model_config"].encode())
+        if texts["model_config"] is None:
+            raise _refused(path, "it has weights and no model_config")
+        config = _json(path, "model_config", texts["model_config"].encode())
     version = texts["keras_version"]
     return Contents(config, values, {"keras": version} if version else {}, texts[PROPERTY])
 
@@ -163,6 +163,13 @@ class _reading:
 def _check_size(path: Path) -> None:
     if path.stat().st_size > MOST_FILE:
         raise _refused(path, f"it has {path.stat().st_size:,} bytes, more than {MOST_FILE:,}")
+
+
+def check_regular(model: Path, *paths: Path) -> None:
+    """Raises ModelError where something of a model is there and no file or folder: opening a pipe waits for ever."""
+    for path in paths:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise _refused(model, f"{path.name[:100]} is no file, but a pipe or device")
 
 
 def read_text(path: Path) -> bytes:

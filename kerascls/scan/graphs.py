@@ -13,7 +13,7 @@ from typing import Any
 
 from kerascls.card import CARD
 from kerascls.errors import ModelError
-from kerascls.scan.containers import read_text
+from kerascls.scan.containers import check_regular, read_text
 from kerascls.scan.messages import schema, text
 
 MOST_GRAPH = 512 << 20  # bytes of a saved_model.pb, which may hold constants; protocol buffers end at 2 GB
@@ -181,6 +181,7 @@ def read_graph(folder: Path) -> Graph:
         ModelError: it is damaged, too large, or names assets elsewhere.
     """
     file, card = folder / "saved_model.pb", folder / "assets" / CARD
+    check_regular(folder, *(path for name in ("variables", "assets") for path in (folder / name).glob("*")))
     if file.stat().st_size > MOST_GRAPH:
         raise _refused(folder, f"its saved_model.pb has {file.stat().st_size:,} bytes, more than {MOST_GRAPH:,}")
     try:

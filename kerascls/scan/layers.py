@@ -182,8 +182,8 @@ def check_config(path: Path, contents: Contents) -> None:
     It is the whole of what Keras would make something of, nested models, wrappers and calls in a graph included.
     """
     config = contents.config
-    if not isinstance(config, dict) or config.get("class_name") not in MODELS:
-        kind = config.get("class_name") if isinstance(config, dict) else type(config).__name__
+    kind = config.get("class_name") if isinstance(config, dict) else type(config).__name__
+    if not isinstance(kind, str) or kind not in MODELS:
         raise _refused(path, f"its configuration is of {str(kind)[:100]!r}, not of a Keras model")
     for key, value, where, depth in _everything(config):
         at = f"at {'/'.join(where)[-200:]}"

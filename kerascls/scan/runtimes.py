@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from kerascls.card import CARD, PROPERTY
 from kerascls.errors import ModelError
-from kerascls.scan.containers import MOST_FILE, MOST_TEXT
+from kerascls.scan.containers import MOST_FILE, MOST_TEXT, check_regular
 from kerascls.scan.layers import MOST_VALUES
 from kerascls.scan.messages import schema, text
 
@@ -62,6 +62,7 @@ def read_program(path: Path) -> Program:
         ModelError: it is damaged, larger than the limits, or holds what its runtime could not run by itself.
     """
     file = path / "model.xml" if path.is_dir() else path
+    check_regular(path, file, *([file.with_suffix(".bin")] if file.suffix == ".xml" else []))
     if file.stat().st_size > MOST_FILE:
         raise _refused(path, f"it has {file.stat().st_size:,} bytes, more than {MOST_FILE:,}")
     try:
@@ -203,6 +204,7 @@ def _check_inside(path: Path, location: str) -> None:
     folder = path.parent.resolve()
     if not location or not (folder / location).resolve().is_relative_to(folder):
         raise _refused(path, f"some of its numbers lie in {location[:100]!r}, which is not in its folder")
+    check_regular(path, folder / location)
 
 
 # OpenVINO
