@@ -66,8 +66,8 @@ class State:
             RunError: they are others.
         """
         variables, values = list(variables), self.arrays[kind]
-        shapes = [[tuple(local.shape) for local in _local(variable)] for variable in variables]
-        if shapes != [[value.shape for value in replicas] for replicas in values]:
+        expected = [[(local.shape, local.dtype.as_numpy_dtype) for local in _local(variable)] for variable in variables]
+        if expected != [[(value.shape, value.dtype) for value in replicas] for replicas in values]:
             raise RunError(
                 f"The checkpoint's {kind} are not those of this training: it was of another network or code."
             )
@@ -102,7 +102,7 @@ def read(run: Path) -> State | None:
                 raise RunError(f"{path} has format {told['format']}; this kerascls reads {_FORMAT}. Update kerascls.")
             arrays = {
                 kind: [
-                    [archive[f"{kind}/{i}/{replica}"] for replica in range(replicas)]
+                    [_array(archive, f"{kind}/{i}/{replica}") for replica in range(replicas)]
                     for i, replicas in enumerate(told["arrays"][kind])
                 ]
                 for kind in KINDS
@@ -111,6 +111,13 @@ def read(run: Path) -> State | None:
     except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path} is damaged ({reason}). Remove it to train {run} from its beginning.") from None
+
+
+def _array(archive: Any, name: str) -> np.ndarray:
+    array = archive[name]
+    if not isinstance(array, np.ndarray):  # NumPy gives the bytes of what is in none of its formats
+        raise ValueError(f"{name} is no array")
+    return array
 
 
 def write(run: Path, state: State) -> None:

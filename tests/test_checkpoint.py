@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,17 @@ def test_what_differs_is_told_and_nothing_is_written(monkeypatch, tmp_path, caps
     with pytest.raises(ConfigError, match="leave out `out` and `profile`"):
         kerascls.train(resume="run", out="elsewhere")
     state = Path("run/checkpoint/state.npz")
-    state.write_bytes(state.read_bytes()[:-40])
+    whole = state.read_bytes()
+    with np.load(state) as archive:
+        arrays = dict(archive)
+    np.savez(state, **arrays | {"weights/0/0": arrays["weights/0/0"].astype(str)})
+    assert "The checkpoint's weights are not those of this training" in refused("--quiet")
+    del arrays["weights/0/0"]
+    np.savez(state, **arrays)
+    with zipfile.ZipFile(state, "a") as archive:
+        archive.writestr("weights/0/0.npy", b"no array")
+    assert "state.npz is damaged (weights/0/0 is no array)" in refused("--quiet")
+    state.write_bytes(whole[:-40])
     line = refused()
     assert "state.npz is damaged" in line and "Remove it to train run from its beginning" in line
 
