@@ -53,7 +53,7 @@ def start(logical_cpus: int = 1, threads: int = 0) -> None:
 
     Args:
         logical_cpus: how many devices TensorFlow is to see the CPU as, if it has not started yet.
-        threads: that share one operation, likewise; 0 for one a core.
+        threads: that share one operation, likewise; 0 for one a core. Left alone where there is a GPU.
     """
     if "tensorflow" not in sys.modules:  # what is an error to C++ comes as an exception too, and is told by us
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -70,7 +70,7 @@ def start(logical_cpus: int = 1, threads: int = 0) -> None:
             if logical_cpus > 1:
                 cpu = tf.config.list_physical_devices("CPU")[0]
                 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * logical_cpus)
-            if threads:
+            if threads and not gpus:
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
         if not gpus:
             tf.config.experimental.enable_op_determinism()
