@@ -20,6 +20,7 @@ import pytest
 import tensorflow as tf
 from conftest import REPOSITORY, one_line_error, tiny_backbone
 
+from benchmarks import serving
 from kerascls.card import CARD, Card
 from kerascls.errors import ModelError
 from kerascls.load import load
@@ -446,6 +447,15 @@ def test_trust_is_a_flag_of_predict_and_lifts_nothing_else(good, digit_pngs, cap
     code, out, _ = here("predict", path, image, "--trust", capsys=capsys)
     assert code == 0 and "digit0.png" in out and Path("marker").exists()
     assert "Lambda" in one_line_error("predict", good / "lambda.keras", image, "--trust", capsys=capsys)
+
+
+def test_a_server_takes_what_needs_trust_by_the_flag_alone(capsys):
+    pytest.importorskip("uvicorn", reason="needs the extra serve: pip install 'kerascls[serve]'")
+    path = exported(GRAPHS["WriteFile"])
+    assert "op WriteFile" in one_line_error("serve", path, "--port", "0", capsys=capsys)
+    assert not Path("marker").exists()
+    with serving.running(path, "--trust"):
+        assert Path("marker").exists()  # by the batch that warms it up
 
 
 def test_a_savers_functions_are_called_by_the_saver_alone(tmp_path):
