@@ -112,8 +112,9 @@ def _fit(dataset: Any, steps: int, batches: Any = None) -> Epoch:
 
     from kerascls.callbacks import EpochState
     from kerascls.config import load_config
-    from kerascls.fit import make_optimizer, steps_per_execution
+    from kerascls.fit import steps_per_execution
     from kerascls.models import build_model
+    from kerascls.optimizers import make_optimizer
     from kerascls.steps import TrainingModel
 
     class Clock(keras.callbacks.Callback):

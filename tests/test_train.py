@@ -19,7 +19,8 @@ from kerascls.catalog import recipe_names
 from kerascls.config import Train, load_config
 from kerascls.datasets import dataset_module
 from kerascls.errors import OutputError, TrainingFailed
-from kerascls.fit import make_optimizer, steps_per_execution
+from kerascls.fit import steps_per_execution
+from kerascls.optimizers import make_optimizer
 from kerascls.runs import Run
 
 FAST = {

@@ -1,0 +1,58 @@
+"""A recipe's Keras optimiser and the schedule of its learning rate."""
+
+import math
+from typing import Any
+
+from kerascls.config import Train
+
+
+def make_optimizer(train: Train, steps: int) -> Any:
+    """The recipe's Keras optimiser with its schedule, of `steps` steps an epoch."""
+    import keras
+
+    options: dict[str, Any] = {"weight_decay": train.weight_decay or None}
+    if train.ema_momentum:
+        options |= {"use_ema": True, "ema_momentum": train.ema_momentum}
+    if train.optimizer in ("adam", "adamw", "nadam"):
+        options |= {"beta_2": train.beta_2, "epsilon": train.epsilon}
+    if train.optimizer == "rmsprop":
+        options |= {"momentum": train.momentum, "epsilon": train.epsilon}
+    if train.optimizer == "sgd":
+        options |= {"momentum": train.momentum}
+    if train.optimizer == "adamw":
+        options["weight_decay"] = train.weight_decay
+    if train.schedule == "constant" and not train.warmup_epochs:
+        rate: Any = train.learning_rate
+    else:
+        rate = _schedule(train.schedule, train.learning_rate, round(train.warmup_epochs * steps), train.epochs * steps)
+    classes = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+        "rmsprop": keras.optimizers.RMSprop,
+        "nadam": keras.optimizers.Nadam,
+        "lion": keras.optimizers.Lion,
+    }
+    return classes[train.optimizer](rate, **options)
+
+
+def _schedule(kind: str, peak: float, warmup_steps: int, total_steps: int) -> Any:
+    import keras
+    from keras import ops
+
+    class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+        """peak * (step + 1) / warmup_steps, then constant or down to 0 at `total_steps` by a half cosine or a line."""
+
+        def __call__(self, step: Any) -> Any:
+            step = ops.cast(step, "float32")
+            climbed = (step + 1) / max(warmup_steps, 1)
+            done = ops.clip((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
+            after = {"constant": ops.ones_like(done), "cosine": (1 + ops.cos(math.pi * done)) / 2, "linear": 1 - done}[
+                kind
+            ]
+            return peak * ops.where(step < warmup_steps, climbed, after)
+
+        def get_config(self) -> dict[str, Any]:
+            return {"kind": kind, "peak": peak, "warmup_steps": warmup_steps, "total_steps": total_steps}
+
+    return Schedule()
