@@ -96,6 +96,9 @@ class Classifier:
 
         Returns:
             float32 array `(n, num_classes)`.
+
+        Raises:
+            ModelError: the model is damaged, or does not answer as its card says.
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
@@ -106,8 +109,21 @@ class Classifier:
             )
         out = np.empty((len(images), len(self.class_names)), np.float32)
         for at in range(0, len(images), batch_size):
-            out[at : at + batch_size] = self._forward(images[at : at + batch_size])
+            out[at : at + batch_size] = self._answers(images[at : at + batch_size])
         return out
+
+    def _answers(self, images: np.ndarray) -> np.ndarray:
+        try:
+            rows = self._forward(images)
+        except Exception as error:  # TensorFlow and each runtime have their own
+            if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"The model, {self.kind}, fails on images: {reason[:200]}") from error
+        expected = (len(images), len(self.class_names))
+        if rows.shape != expected:
+            raise ModelError(f"The model, {self.kind}, must answer {expected}. Received: {rows.shape}")
+        return rows
 
     def predict(
         self,

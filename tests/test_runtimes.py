@@ -13,7 +13,9 @@ from conftest import here, one_line_error
 
 import kerascls
 from kerascls import runtimes
+from kerascls.card import Card
 from kerascls.errors import ModelError
+from kerascls.load import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +181,22 @@ def test_onnx_and_openvino_answer_without_tensorflow_and_refuse_in_one_line(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelError, match=rf"pip install 'kerascls\[{name}\]'"):
         kerascls.load(made)
+
+
+def test_a_model_that_fails_or_answers_another_shape_is_one_line():
+    class Runtime:
+        kind = "a LiteRT file"
+        answer = staticmethod(lambda images: np.ones((1, 2), np.float32))  # of one image, whatever it is given
+
+        def __call__(self, images):
+            return self.answer(images)
+
+    def fail(images):
+        raise RuntimeError("Tensor data is null.\nMore of it")
+
+    classifier = Classifier(Card(("a", "b"), (8, 8, 1)), runtime=Runtime())
+    with pytest.raises(ModelError, match=r"a LiteRT file, must answer \(3, 2\). Received: \(1, 2\)"):
+        classifier.probabilities(np.zeros((3, 8, 8, 1), np.uint8))
+    Runtime.answer = staticmethod(fail)
+    with pytest.raises(ModelError, match="The model, a LiteRT file, fails on images: Tensor data is null.$"):
+        classifier.probabilities(np.zeros((3, 8, 8, 1), np.uint8))
