@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import filelock
@@ -177,11 +178,8 @@ class Run:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
             raise RunError(f"{path} has run format {found}; this kerascls reads format {FORMAT}. Update kerascls.")
-        data = manifest.get("data")
-        data = data if isinstance(data, dict) else {}
-        needed = [manifest.get("recipe"), data.get("name"), data.get("fingerprint"), data.get("fallback_for") or ""]
-        if not all(isinstance(item, str) for item in needed):
-            raise RunError(f"{path}/manifest.json is damaged: it lacks the recipe or the data.")
+        if fault := _manifest_fault(manifest):
+            raise RunError(f"{path}/manifest.json is damaged: {fault}.")
         return run
 
     @classmethod
@@ -290,6 +288,24 @@ def all_notices(fallback_for: str | None, data: str, random_backbone: bool) -> s
     """What a model's every answer must be preceded by, or None."""
     notices = [fallback_notice(fallback_for, data), random_backbone_notice() if random_backbone else None]
     return "\n".join(notice for notice in notices if notice) or None
+
+
+def _manifest_fault(manifest: dict[str, Any]) -> str | None:
+    """What of a manifest is missing or no such value as a training writes; None where all that is read is."""
+    text, whole, table = (str,), (int, NoneType), (dict,)
+    fields = {"recipe": text, "status": text, "data": table}
+    fields |= {key: whole for key in ("kept_epoch", "best_epoch")}
+    # Not in every run: they came later, or a run goes on without.
+    fields |= {key: table for key in ("versions", "device", "seconds", "parameters") if key in manifest}
+    fields |= {"resumed": (list,)} if "resumed" in manifest else {}
+    of_data = {"name": text, "fingerprint": text, "fallback_for": (str, NoneType)}
+    for above, found, known in (("", manifest, fields), ("data.", manifest.get("data"), of_data)):
+        for key, kinds in known.items():
+            if key not in found:
+                return f"it lacks {above}{key}"
+            if type(found[key]) not in kinds:
+                return f"{above}{key} is {str(found[key])[:60]!r}"
+    return None
 
 
 def is_run(path: Path) -> bool:

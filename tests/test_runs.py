@@ -1,5 +1,6 @@
 """Run folders: whole or absent."""
 
+import json
 import os
 from pathlib import Path
 
@@ -78,13 +79,28 @@ def test_what_is_not_a_run_is_told(tmp_path):
     with pytest.raises(RunError, match="format 99"):
         runs.Run.open(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 1, "status": "interrupted"}')
-    with pytest.raises(RunError, match="lacks the recipe"):
+    with pytest.raises(RunError, match="lacks recipe"):
         runs.Run.open(tmp_path)
-    (tmp_path / "manifest.json").write_text(
-        '{"format": 1, "status": "interrupted", "recipe": "r", "data": {"name": "d", "fingerprint": "f"}}'
-    )
-    with pytest.raises(RunError, match="status interrupted.*--resume"):
-        runs.Run.open(tmp_path)
+    manifest = {
+        "format": 1,
+        "status": "interrupted",
+        "recipe": "r",
+        "kept_epoch": None,
+        "best_epoch": 3,
+        "data": {"name": "d", "fingerprint": "f", "fallback_for": None},
+    }
+    for change, told in (
+        ({"kept_epoch": {}}, "kept_epoch is '{}'"),
+        ({"kept_epoch": True}, "kept_epoch is 'True'"),
+        ({"device": []}, r"device is '\[\]'"),
+        ({"data": {"name": "d", "fingerprint": 3}}, "data.fingerprint is '3'"),
+        ({"data": {"name": "d", "fingerprint": "f"}}, "lacks data.fallback_for"),
+        ({"data": 3}, "data is '3'"),
+        ({}, "status interrupted.*--resume"),
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
+        with pytest.raises(RunError, match=told):
+            runs.Run.open(tmp_path)
 
 
 def test_nan_is_never_written_as_json(tmp_path):
