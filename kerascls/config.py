@@ -285,7 +285,7 @@ class Devices:
         high=64,
         doc=(
             "parts of each batch that one CPU computes side by side, a core each, in place of all cores sharing every "
-            "operation: for networks so small that sharing costs more than it gains. Not with batch normalisation"
+            "operation: for networks so small that sharing costs more than it gains. 1 with batch normalisation"
         ),
     )
 

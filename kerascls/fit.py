@@ -87,10 +87,7 @@ class Fit:
             isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
             for layer in self.reference._flatten_layers()
         ):
-            raise ConfigError(
-                f"devices.shards = {placement.shards} is not for {config.model.name}: its batch normalisation takes "
-                "the moments of a whole batch. Set devices.shards=1."
-            )
+            self.placement = dataclasses.replace(placement, shards=1)  # it takes the moments of a whole batch
         self.engine = choose_engine(config.features.engine, placement.kind)
         self.body, head = split_model(self.reference) if config.features.views else (None, self.reference)
         self.extractor: Any = None

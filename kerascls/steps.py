@@ -29,7 +29,7 @@ class TrainingModel(keras.Model):
         skipped: steps of the first epoch that are done already: where it would run them, it does nothing.
         shards: parts of a batch whose loss and gradient are computed by themselves, at the same time where there are
             cores and operations have one thread each. What they add up to is that of the batch, but for the last bits.
-            Not with batch normalisation, and without a strategy.
+            Not for batch normalisation, whose moments are of a whole batch, nor under a strategy.
     """
 
     def __init__(

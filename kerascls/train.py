@@ -420,7 +420,10 @@ class _Training(Fit):
         if wish.xla and not self.compiles_with_xla():
             notes.append("devices.xla is off: it needs one GPU, no augmentation policy, and ops that may vary.")
         if wish.shards > 1 and place.shards == 1:
-            notes.append("devices.shards is 1: shards are for one CPU.")
+            notes.append(
+                "devices.shards is 1 here: shards are for one CPU, and for networks without batch normalisation. With "
+                "--set devices.shards=1 operations have all cores."
+            )
         if place.shards > 1 and place.threads > 1:
             notes.append(
                 f"devices.shards = {place.shards}: TensorFlow runs here already, with {place.threads} threads an "

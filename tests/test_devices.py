@@ -217,12 +217,16 @@ print(json.dumps([here.shards, here.threads, here.describe()["threads"], two.sha
     assert devices.choose("cpu", shards=2).describe()["threads"] == devices.cores()
 
 
-def test_shards_are_refused_where_batch_normalisation_takes_the_moments_of_a_batch():
+def test_a_batch_is_whole_where_batch_normalisation_takes_its_moments(capsys):
     small_npz("data.npz", count=33)
-    with pytest.raises(ConfigError, match="devices.shards = 2 is not for mnist_cnn_bn: .* Set devices.shards=1"):
-        kerascls.train("mnist_cnn_bn", data="data.npz", out="run", overrides={"devices": {"shards": 2}})
-    assert not Path("run").exists()
-    for name in recipe_names():  # none of ours asks for what is refused
+    results = []
+    for shards in (1, 2):
+        arguments = ["--data", "data.npz", "--epochs", 1, "--set", "train.warmup_epochs=0", "--out", f"run{shards}"]
+        code, _, err = here("train", "mnist_cnn_bn", *arguments, "--set", f"devices.shards={shards}", capsys=capsys)
+        assert code == 0 and ("devices.shards is 1 here" in err) == (shards == 2)
+        results.append(Path(f"run{shards}/metrics.json").read_bytes())
+    assert results[0] == results[1]
+    for name in recipe_names():  # none of ours asks for what cannot be
         config = load_config(name)
         if config.devices.shards > 1:
             layers = build_model(config.model.name, (32, 32, 3), 10, **config.model.options)._flatten_layers()
