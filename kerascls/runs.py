@@ -7,6 +7,7 @@ import datetime
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -224,7 +225,8 @@ class Run:
     def _read(self, name: str) -> Any:
         """A JSON file of the run. Raises RunError if it is missing or damaged."""
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            text = (self.path / name).read_text(encoding="utf-8")
+            return json.loads(text, parse_float=_finite, parse_constant=_finite)
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{self.path / name} is missing or damaged: {error}") from None
 
@@ -288,6 +290,14 @@ def all_notices(fallback_for: str | None, data: str, random_backbone: bool) -> s
     """What a model's every answer must be preceded by, or None."""
     notices = [fallback_notice(fallback_for, data), random_backbone_notice() if random_backbone else None]
     return "\n".join(notice for notice in notices if notice) or None
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON file. Raises ValueError for NaN and infinity, which JSON lacks and 1e999 becomes."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
 
 
 def _manifest_fault(manifest: dict[str, Any]) -> str | None:

@@ -96,6 +96,7 @@ def test_what_is_not_a_run_is_told(tmp_path):
         ({"data": {"name": "d", "fingerprint": 3}}, "data.fingerprint is '3'"),
         ({"data": {"name": "d", "fingerprint": "f"}}, "lacks data.fallback_for"),
         ({"data": 3}, "data is '3'"),
+        ({"seconds": {"fit": float("inf")}}, "Infinity is no finite number"),
         ({}, "status interrupted.*--resume"),
     ):
         (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
