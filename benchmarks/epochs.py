@@ -37,7 +37,7 @@ def describe(name: str, settings: Settings) -> dict[str, Any]:
         "sides": {"ours": "our `TrainingBatches` under compile and fit", "plain": PLAIN[name]},
         "conditions": ["batch 32"],
         "method": "Single epochs are timed within one process, each side's first left out; op determinism and one "
-        "thread an operation for both, ours in two shards a batch.",
+        "thread an operation for both; what we compile takes a batch in two shards.",
     }
 
 
@@ -126,8 +126,8 @@ def _fit(dataset: Any, steps: int, batches: Any = None) -> Epoch:
         def on_epoch_end(self, epoch, logs=None):
             self.told = time.perf_counter() - self.begin, logs["loss"]
 
-    train = load_config(EPOCH_ARTICLE).train
-    shards = load_config(EPOCH_ARTICLE).devices.shards
+    config = load_config(EPOCH_ARTICLE)
+    train, shards = config.train, config.devices.shards
     each = steps_per_execution(steps, train.batch_size, (28, 28, 1))
     ours = {"gather": batches.gather, "batch_size": batches.batch_size, "steps": steps} if batches else {}
     model = TrainingModel(build_model("mnist_cnn", (28, 28, 1), 10), shards=shards, **ours)
