@@ -21,6 +21,7 @@ import filelock
 import numpy as np
 
 from kerascls.errors import ConfigError, DataError, OutputError
+from kerascls.json_files import fault, read_json
 from kerascls.runs import alone, write_json
 
 CACHE_MB = 20_000  # 10**6 bytes, where KERASCLS_CACHE_MB says nothing: ResNet50's features of 2.4 million images
@@ -70,9 +71,10 @@ class Entry:
     def about(self) -> dict[str, Any]:
         """Its key.json: what it depends on, and for people `what` and `images`. {} if that is damaged."""
         try:
-            return dict(json.loads((self.path / _KEY).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            told = read_json((self.path / _KEY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return {}
+        return {} if fault(told, {"view?": int}) else told
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

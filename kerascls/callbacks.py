@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -19,13 +19,13 @@ from tqdm import tqdm
 from kerascls import checkpoint
 from kerascls.checkpoint import Place, State
 from kerascls.errors import TrainingFailed
+from kerascls.json_files import only
 from kerascls.runs import write_text
 
 HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
 SAVED_SHARE = 20  # a checkpoint at an epoch's end is written where training took this many times as long as writing
-PROGRESS = ("seconds", "best_epoch", "kept_epoch", "parameters", "features")  # of manifest.json, in a checkpoint
 SAVED_SECONDS = 600  # and in the middle of an epoch, after so long without one
 
 
@@ -129,8 +129,9 @@ class SaveState(keras.callbacks.Callback):
     Args:
         steps: of an epoch.
         every: a checkpoint every so many steps too; 0 for every SAVED_SECONDS.
-        manifest: its keys PROGRESS go along.
-        others: the callbacks before; those with `remember` and `recall` are asked to.
+        manifest: its keys checkpoint.PROGRESS go along.
+        others: the callbacks before; those with a `memory`, the shape of what they `remember`, are asked to, and to
+            `recall` it.
         average: among them, or None.
     """
 
@@ -145,7 +146,7 @@ class SaveState(keras.callbacks.Callback):
     ):
         super().__init__()
         self.run, self.steps, self.every, self.manifest = run, steps, every, manifest
-        self.remembering = [callback for callback in others if hasattr(callback, "remember")]
+        self.remembering = [callback for callback in others if hasattr(callback, "memory")]
         self.average = average
         self.cost = 0.0  # seconds that the last one took
         self.saved = time.perf_counter()  # when it was
@@ -163,7 +164,7 @@ class SaveState(keras.callbacks.Callback):
         state.restore("weights", changing(self.model.classifier))
         state.restore("optimizer", _tensors(self.model.optimizer.variables))
         for callback in self.remembering:
-            callback.recall(state.callbacks[type(callback).__name__])
+            callback.recall(state.recalled(type(callback).__name__, callback.memory))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.state is not None and self.state.place.step:
@@ -194,7 +195,7 @@ class SaveState(keras.callbacks.Callback):
         begin = time.perf_counter()
         if self.average is not None:
             self.average.leave()  # where Ctrl-C came during validation
-        progress = {key: self.manifest[key] for key in PROGRESS if key in self.manifest}
+        progress = only(self.manifest, checkpoint.PROGRESS)
         arrays = {
             "weights": checkpoint.values(changing(self.model.classifier)),
             "optimizer": checkpoint.values(_tensors(self.model.optimizer.variables)),
@@ -222,8 +223,10 @@ def _tensors(variables: Sequence[Any]) -> list[Any]:
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Keras' own, with a memory for checkpoints."""
 
+    memory: ClassVar = {"wait": int, "best": (float, None), "best_epoch": int, "stopped_epoch": int}
+
     def remember(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("wait", "best", "best_epoch", "stopped_epoch")}
+        return {key: getattr(self, key) for key in self.memory}
 
     def recall(self, told: dict[str, Any]) -> None:
         vars(self).update(told)
@@ -279,10 +282,12 @@ class KeepEpoch(keras.callbacks.Callback):
     `keep` is "best" (lowest validation loss; the last where there is no validation) or "last".
     """
 
+    memory: ClassVar = {"best": (float, None)}
+
     def __init__(self, manifest: dict[str, Any], keep: str, save: Callable[[], None]):
         super().__init__()
         self.manifest, self.keep, self.save = manifest, keep, save
-        self.best = math.inf
+        self.best: float | None = None
 
     def remember(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -292,7 +297,7 @@ class KeepEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         val_loss = logs.get("val_loss")
-        better = val_loss is not None and val_loss < self.best
+        better = val_loss is not None and val_loss < (math.inf if self.best is None else self.best)
         if better:
             self.best = val_loss
             self.manifest["best_epoch"] = epoch + 1
@@ -318,6 +323,11 @@ class WriteHistory(keras.callbacks.Callback):
 
     `seconds` holds training, validation and the saving of the epoch.
     """
+
+    memory: ClassVar = {
+        "rows": [{key + "?" * key.startswith("val_"): float for key in HISTORY_COLUMNS}],
+        "seconds": float,
+    }
 
     def __init__(self, manifest: dict[str, Any], path: Path | None):
         super().__init__()

@@ -8,11 +8,22 @@ import numpy as np
 
 from kerascls.config import RESIZE_RULES
 from kerascls.errors import ModelError
+from kerascls.json_files import fault, read_json
 
 # Zip entry of .keras and .tflite, property of .onnx and OpenVINO's .xml and attribute of .h5 (without suffix), file
 # beside weights, asset of a SavedModel.
 CARD = "kerascls.json"
 PROPERTY = "kerascls"
+_SHAPE = {
+    "class_names": [str],
+    "image_shape": [int],
+    "background": [int],
+    "border": ("dark", "light", None),
+    "data": str,
+    "fallback_for": (str, None),
+    "resize": str,
+    "random_backbone?": bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +59,13 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
-        fields = json.loads(text)
+        """Raises ModelError for what `as_json` does not write."""
+        try:
+            fields = read_json(text)
+        except ValueError as error:
+            raise ModelError(f"The model's card, {CARD}, is damaged: {error}.") from None
+        if wrong := fault(fields, _SHAPE):
+            raise ModelError(f"The model's card, {CARD}, is damaged: {wrong}.")
         card = cls(
             tuple(fields["class_names"]),
             tuple(fields["image_shape"]),
@@ -57,19 +74,14 @@ class Card:
             fields["data"],
             fields["fallback_for"],
             fields["resize"],
-            fields.get("random_backbone", False) is True,
+            fields.get("random_backbone", False),
         )
         if card.resize not in RESIZE_RULES:
             raise ModelError(f"The model's card asks for a resize that is not known: {card.resize!r}. Update kerascls.")
-        texts = [*card.class_names, card.data, card.border or "", card.fallback_for or ""]
-        numbers = [*card.image_shape, *card.background]
-        whole = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
-        if (
-            not whole
-            or not (len(card.image_shape) == 3 and min(card.image_shape) > 0 and card.image_shape[2] in (1, 3))
-            or not (len(card.background) == 3 and 0 <= min(card.background) <= max(card.background) <= 255)
-        ):
-            raise ModelError("The model's card (class names, image shape) is damaged.")
+        if not (len(card.image_shape) == 3 and min(card.image_shape) > 0 and card.image_shape[2] in (1, 3)):
+            raise ModelError(f"The model's card, {CARD}, is damaged: image_shape is {card.image_shape}.")
+        if not (len(card.background) == 3 and 0 <= min(card.background) <= max(card.background) <= 255):
+            raise ModelError(f"The model's card, {CARD}, is damaged: background is {card.background}.")
         return card
 
     def check(self, model: Any) -> "Card":

@@ -8,17 +8,31 @@ callbacks remember. It is written whole or not at all, and holds no code and no 
 import dataclasses
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kerascls.errors import RunError
+from kerascls.json_files import fault, only, read_json
 from kerascls.runs import CHECKPOINT, atomic
 
 _FILE, _FORMAT = "state.npz", 1
 KINDS = ("weights", "optimizer", "metrics", "generators")
+PROGRESS = {  # of manifest.json, what a training goes on with
+    "seconds": {"total": (float, None), "fit": (float, None), "epochs": [float]},
+    "best_epoch": (int, None),
+    "kept_epoch": (int, None),
+    "parameters": dict,
+    "features?": dict,
+}
+_SHAPE = {
+    "place": {"phase": (0, 1), "begin": int, "epoch": int, "step": int, "ended": bool},
+    "callbacks": dict,
+    "progress": PROGRESS,
+    "arrays": {kind: [int] for kind in KINDS},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +73,16 @@ class State:
     progress: dict[str, Any]
     arrays: dict[str, list[list[np.ndarray]]]
 
+    def recalled(self, name: str, shape: Mapping[str, Any]) -> dict[str, Any]:
+        """What the callback of that class remembered, of a shape as `json_files.fault` takes it.
+
+        Raises:
+            RunError: it is not there, or of another shape.
+        """
+        if wrong := fault(self.callbacks, {name: shape}):
+            raise RunError(f"The checkpoint's callbacks are not those of this training: {wrong}.")
+        return only(self.callbacks[name], shape)
+
     def restore(self, kind: str, variables: Iterable[Any]) -> None:
         """Brings the values of `kind` back to the tf.Variables that they were taken from.
 
@@ -97,9 +121,11 @@ def read(run: Path) -> State | None:
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            told = json.loads(bytes(archive["state"]))
-            if told["format"] != _FORMAT:
-                raise RunError(f"{path} has format {told['format']}; this kerascls reads {_FORMAT}. Update kerascls.")
+            told = read_json(bytes(archive["state"]))
+            if wrong := fault(told, {"format": _FORMAT}):
+                raise RunError(f"{path}: {wrong}; this kerascls reads format {_FORMAT}. Update kerascls.")
+            if wrong := fault(told, _SHAPE):
+                raise ValueError(wrong)
             arrays = {
                 kind: [
                     [_array(archive, f"{kind}/{i}/{replica}") for replica in range(replicas)]
@@ -107,7 +133,7 @@ def read(run: Path) -> State | None:
                 ]
                 for kind in KINDS
             }
-            return State(Place(**told["place"]), told["callbacks"], told["progress"], arrays)
+            return State(Place(**told["place"]), told["callbacks"], only(told["progress"], PROGRESS), arrays)
     except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path} is damaged ({reason}). Remove it to train {run} from its beginning.") from None
@@ -138,4 +164,4 @@ def write(run: Path, state: State) -> None:
     folder = run / CHECKPOINT
     folder.mkdir(exist_ok=True)
     with atomic(folder / _FILE) as temporary, temporary.open("wb") as file:
-        np.savez(file, state=np.frombuffer(json.dumps(told).encode(), np.uint8), **named)
+        np.savez(file, state=np.frombuffer(json.dumps(told, allow_nan=False).encode(), np.uint8), **named)

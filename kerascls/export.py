@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from kerascls.datasets import spread
 from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
+from kerascls.json_files import fault, read_json
 from kerascls.load import Classifier, load
 from kerascls.proof import Proof, Questions, prove
 from kerascls.runs import Run, atomic, write_json
@@ -158,9 +158,9 @@ class Exporter:
         """Keeps what was found in exports/export.json."""
         file = self.run.path / "exports" / "export.json"
         try:
-            known = json.loads(file.read_text(encoding="utf-8"))["exports"]
-            known = {name: row for name, row in known.items() if name in FORMATS}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            told = read_json(file.read_text(encoding="utf-8"))
+            known = {} if fault(told, {"exports": dict}) else told["exports"]
+        except (OSError, ValueError):
             known = {}
         known[format] = {"file": FORMATS[format].place, "bytes": made.size, **dataclasses.asdict(made.proof)}
         write_json(file, {"format": 1, "exports": {name: known[name] for name in FORMATS if name in known}})
@@ -346,12 +346,15 @@ def samples(run: Run) -> tuple[list[Path], Sequence[str | None]]:
     if not index.is_file():
         return [], []
     try:
-        told = json.loads(index.read_text(encoding="utf-8"))
-        files = [run.path / "samples" / Path(name).name for name in told["files"]]
-        labels = told.get("labels")
-        labels = labels if isinstance(labels, list) and len(labels) == len(files) else [None] * len(files)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        told = read_json(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{index} is damaged: {error}") from None
+    if wrong := fault(told, {"files": [str], "labels?": [str]}):
+        raise DataError(f"{index} is damaged: {wrong}.")
+    files = [run.path / "samples" / Path(name).name for name in told["files"]]
+    labels = told.get("labels", [None] * len(files))
+    if len(labels) != len(files):
+        raise DataError(f"{index} is damaged: it has {len(files)} files and {len(labels)} labels.")
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise DataError(

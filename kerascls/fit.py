@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from kerascls.checkpoint import Place, State
-from kerascls.config import Config, Train, size_problems
+from kerascls.config import LARGEST_WHOLE, Config, Train, size_problems
 from kerascls.datasets import Dataset, Split
 from kerascls.devices import Placement
-from kerascls.errors import ConfigError, DataError, TrainingFailed, WeightsMissing
+from kerascls.errors import ConfigError, DataError, RunError, TrainingFailed, WeightsMissing
 from kerascls.optimizers import make_optimizer
 from kerascls.runs import random_backbone_notice, write_json
 
@@ -128,9 +128,10 @@ class Fit:
         callbacks: list[Any] = []
         self.examples: Split = self.splits["train"]
         place = self.state.place if self.state else Place()
+        self.check_place(place)
         if place.ended and (place.phase or not finetune.epochs):
             self.history = WriteHistory(self.manifest, None)
-            self.history.recall(self.state.callbacks["WriteHistory"])
+            self.history.recall(self.state.recalled("WriteHistory", WriteHistory.memory))
             return "complete"
         try:
             with Interruptible(self.save_state) as self.interruptible:
@@ -245,6 +246,7 @@ class Fit:
         policy_steps = round(augment.until * self.epochs) * steps if augment.until < 1 else None
         balanced = train.class_weight == "balanced"
         state = self.state if self.state and self.state.place == place else None
+        self.check_place(place, steps)
         device, each = self.placement, self.steps_per_execution(steps)
         if place.step % each and place.step < steps:
             each = 1  # it was interrupted under another number, which changes no bits
@@ -301,6 +303,15 @@ class Fit:
             callbacks=[*callbacks, self.interruptible],
         )
         return place.epoch + len(history.epoch)
+
+    def check_place(self, place: Place, steps: int = LARGEST_WHOLE) -> None:
+        """Raises RunError where the recipe's training, of `steps` an epoch, never is at `place`."""
+        train, finetune = self.config.train.epochs, self.config.finetune.epochs
+        begins, epochs = (range(1, train + 1), finetune) if place.phase else (range(1), train)
+        if not (
+            epochs and place.begin in begins and 0 <= place.epoch - place.begin <= epochs and 0 <= place.step <= steps
+        ):
+            raise RunError(f"The checkpoint's place, {place}, is not one of this training.")
 
     def save_state(self) -> None:
         """Called when Ctrl-C ends the training."""

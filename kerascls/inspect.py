@@ -104,10 +104,7 @@ def _runtimes(path: Path, runtime: type, found: dict[str, Any]) -> None:
 def _card(text: str | None, found: dict[str, Any]) -> None:
     if text is None:
         return
-    try:
-        card = Card.from_json(text)
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise ModelError("Its card (class names, image shape) is damaged.") from None
+    card = Card.from_json(text)
     found["class_names"], found["image_shape"] = list(card.class_names), list(card.image_shape)
     found |= {"resize": card.resize, "data": card.data}
 

@@ -315,11 +315,7 @@ def _load_keras(path: Path) -> Classifier:
 
 def _load_by(runtime: type, path: Path) -> Classifier:
     model = runtime(path)
-    try:
-        card = Card.from_json(model.card)
-    except (ValueError, LookupError, TypeError):
-        raise ModelError(f"Model {path}: its card (class names, image shape) is damaged.") from None
-    return Classifier(card.check(model), runtime=model)
+    return Classifier(Card.from_json(model.card).check(model), runtime=model)
 
 
 def _load_saved_model(folder: Path, trust: bool) -> Classifier:
@@ -335,11 +331,24 @@ def _load_saved_model(folder: Path, trust: bool) -> Classifier:
     import tensorflow as tf
 
     try:
-        return Classifier(Card.from_json(graph.card), saved_model=tf.saved_model.load(str(folder)))
+        card = Card.from_json(graph.card)
+        model = tf.saved_model.load(str(folder))
+        pixels = model.signatures["pixels"]
+        takes, returns = pixels.structured_input_signature[1]["images"], pixels.structured_outputs["probabilities"]
+        sides = [side or own for side, own in zip(takes.shape[1:], card.image_shape, strict=True)]  # it resizes itself
+        return Classifier(card.check(_Shapes((None, *sides), tuple(returns.shape))), saved_model=model)
     except ModelError:
         raise
     except Exception as error:
         raise _not_loadable(folder, error) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shapes:
+    """Of a model that is a graph: what it takes and returns, as keras.Model tells it, None for a batch of any size."""
+
+    input_shape: tuple[int | None, ...]
+    output_shape: tuple[int | None, ...]
 
 
 def _not_loadable(path: Path, error: Exception) -> ModelError:

@@ -7,7 +7,6 @@ import datetime
 import io
 import itertools
 import json
-import math
 import os
 import re
 import shutil
@@ -15,15 +14,27 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import filelock
 
 from kerascls.config import Config, config_from_toml
 from kerascls.errors import ConfigError, OutputError, RunError
+from kerascls.json_files import fault, read_json
 
 FORMAT = 1  # of manifest.json
+MANIFEST = {  # what is read of manifest.json; a key with "?" came later, or a run goes on without
+    "recipe": str,
+    "status": str,
+    "kept_epoch": (int, None),
+    "best_epoch": (int, None),
+    "data": {"name": str, "fingerprint": str, "fallback_for": (str, None)},
+    "versions?": dict,
+    "device?": dict,
+    "seconds?": dict,
+    "parameters?": dict,
+    "resumed?": list,
+}
 CHECKPOINT = "checkpoint"  # the folder in a run's; it goes when the run is complete
 TEMPORARY = "kerascls-"  # how a folder's name begins, behind a dot, in which something is being written
 
@@ -179,8 +190,8 @@ class Run:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
             raise RunError(f"{path} has run format {found}; this kerascls reads format {FORMAT}. Update kerascls.")
-        if fault := _manifest_fault(manifest):
-            raise RunError(f"{path}/manifest.json is damaged: {fault}.")
+        if wrong := fault(manifest, MANIFEST):
+            raise RunError(f"{path}/manifest.json is damaged: {wrong}.")
         return run
 
     @classmethod
@@ -225,9 +236,8 @@ class Run:
     def _read(self, name: str) -> Any:
         """A JSON file of the run. Raises RunError if it is missing or damaged."""
         try:
-            text = (self.path / name).read_text(encoding="utf-8")
-            return json.loads(text, parse_float=_finite, parse_constant=_finite)
-        except (OSError, ValueError, RecursionError) as error:
+            return read_json((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise RunError(f"{self.path / name} is missing or damaged: {error}") from None
 
     @property
@@ -290,32 +300,6 @@ def all_notices(fallback_for: str | None, data: str, random_backbone: bool) -> s
     """What a model's every answer must be preceded by, or None."""
     notices = [fallback_notice(fallback_for, data), random_backbone_notice() if random_backbone else None]
     return "\n".join(notice for notice in notices if notice) or None
-
-
-def _finite(text: str) -> float:
-    """A number of a JSON file. Raises ValueError for NaN and infinity, which JSON lacks and 1e999 becomes."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return number
-
-
-def _manifest_fault(manifest: dict[str, Any]) -> str | None:
-    """What of a manifest is missing or no such value as a training writes; None where all that is read is."""
-    text, whole, table = (str,), (int, NoneType), (dict,)
-    fields = {"recipe": text, "status": text, "data": table}
-    fields |= {key: whole for key in ("kept_epoch", "best_epoch")}
-    # Not in every run: they came later, or a run goes on without.
-    fields |= {key: table for key in ("versions", "device", "seconds", "parameters") if key in manifest}
-    fields |= {"resumed": (list,)} if "resumed" in manifest else {}
-    of_data = {"name": text, "fingerprint": text, "fallback_for": (str, NoneType)}
-    for above, found, known in (("", manifest, fields), ("data.", manifest.get("data"), of_data)):
-        for key, kinds in known.items():
-            if key not in found:
-                return f"it lacks {above}{key}"
-            if type(found[key]) not in kinds:
-                return f"{above}{key} is {str(found[key])[:60]!r}"
-    return None
 
 
 def is_run(path: Path) -> bool:

@@ -721,7 +721,7 @@ def run_cases(draw, templates: Templates) -> Case:
         elif name.endswith(".json"):
             tree[name] = draw(json_texts(data))
         elif name.endswith(".npz"):
-            tree[name] = draw(st.one_of(mutated(data), npzs(data)))
+            tree[name] = draw(st.one_of(mutated(data), npzs(data), states(data)))
         elif name.endswith(".keras"):
             tree[name] = draw(keras_files(data))
         else:
@@ -737,6 +737,18 @@ def run_cases(draw, templates: Templates) -> Case:
     arguments, writes, leaves = more[what]
     command = "train" if what == "resume" else what
     return Case("run", ["cli", command, *arguments], tree, writes, leaves)
+
+
+@st.composite
+def states(draw, data: bytes) -> bytes:
+    """A checkpoint whose JSON was edited."""
+    with np.load(io.BytesIO(data)) as archive:
+        arrays = dict(archive)
+    numbers = st.sampled_from([-1, 1, 2**40, 1e999, None, True, "", [], {}])
+    text = draw(json_texts(bytes(arrays["state"]), st.one_of(numbers, values())))
+    out = io.BytesIO()
+    np.savez(out, **arrays | {"state": np.frombuffer(text, np.uint8)})
+    return out.getvalue()
 
 
 # Arrays

@@ -148,6 +148,8 @@ def test_models_of_ones_own_that_cannot_be(tmp_path, body, fault, capsys):
         ("config.toml", "[train]\nepochs = 0", "evaluate"),
         ("samples/samples.json", "", "export"),
         ("samples/samples.json", "[]", "export"),
+        ("samples/samples.json", '{"files": ["000.png"], "labels": [["0"]]}', "export"),
+        ("samples/samples.json", '{"files": ["000.png"], "labels": []}', "export"),
         ("model.keras", "PK", "summary"),
     ],
 )

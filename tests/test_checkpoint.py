@@ -294,6 +294,51 @@ def test_a_checkpoint_of_another_network_is_refused(monkeypatch):
         kerascls.train(resume="run")
 
 
+def test_a_checkpoint_that_says_what_no_training_does_is_refused(monkeypatch):
+    """Each part of its JSON, of another type or out of the recipe's range: one line, and the run stays as it was."""
+    ended(Path("run"), 2, monkeypatch)
+    path = Path("run/checkpoint/state.npz")
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    told = json.loads(bytes(arrays["state"]))
+    manifest = Path("run/manifest.json").read_bytes()
+    assert told["place"] == {"phase": 0, "begin": 0, "epoch": 2, "step": 0, "ended": False}
+    row = told["callbacks"]["WriteHistory"]["rows"][0]
+    for keys, value, line in (
+        (["format"], 2, "format is '2'; this kerascls reads format 1"),
+        (["place"], [], "place is '[]'"),
+        (["place", "phase"], 2, "place.phase is '2'"),
+        (["place", "phase"], 1, "place, epoch 2, is not one of this training"),  # the recipe has no [finetune]
+        (["place", "begin"], 1, "place, epoch 2, is not one of this training"),
+        (["place", "epoch"], 99, "place, epoch 99, is not one of this training"),
+        (["place", "epoch"], -1, "place, epoch -1, is not one of this training"),
+        (["place", "step"], 10**6, "place, epoch 2 and 1000000 steps, is not one of this training"),
+        (["place", "ended"], "no", "place.ended is 'no'"),
+        (["place", "more"], 1, "unexpected keyword argument 'more'"),
+        (["arrays", "weights"], {"0": 1}, "arrays.weights is"),
+        (["arrays", "weights", 0], 9, "weights/0/1 is not a file"),
+        (["progress", "seconds", "epochs"], ["long"], "progress.seconds.epochs.0 is 'long'"),
+        (["progress", "seconds", "total"], float("inf"), "Infinity is no finite number"),
+        (["progress", "kept_epoch"], {}, "progress.kept_epoch is '{}'"),
+        (["callbacks"], {}, "it lacks KeepEpoch"),
+        (["callbacks", "KeepEpoch", "best"], "low", "KeepEpoch.best is 'low'"),
+        (["callbacks", "WriteHistory", "seconds"], None, "WriteHistory.seconds is 'None'"),
+        (["callbacks", "WriteHistory", "rows"], [{**row, "loss": "x"}], "WriteHistory.rows.0.loss is 'x'"),
+    ):
+        changed = json.loads(json.dumps(told))
+        inside = changed
+        for key in keys[:-1]:
+            inside = inside[key]
+        inside[keys[-1]] = value
+        np.savez(path, **arrays | {"state": np.frombuffer(json.dumps(changed).encode(), np.uint8)})
+        Path("run/manifest.json").write_bytes(manifest)
+        with pytest.raises(RunError) as error:
+            kerascls.train(resume="run")
+        assert line in str(error.value) and "\n" not in str(error.value), keys
+    np.savez(path, **arrays)
+    assert kerascls.train(resume="run").status == "complete"
+
+
 def test_a_damaged_checkpoint_is_not_offered_and_stops_no_other_training(monkeypatch):
     ended(None, 2, monkeypatch)
     Path("saved_models/mnist_cnn-digits/checkpoint/state.npz").write_bytes(b"PK")

@@ -64,6 +64,16 @@ def test_what_was_found_is_kept_beside_the_exports(exported):
     assert sizes["litert_int8"] != sizes["litert"] != sizes["litert_float16"]
 
 
+@pytest.mark.parametrize("content", ["[]", '{"exports": 3}', "[" * 100_000, '{"exports": {"h5": {"bytes": 1e999}}}'])
+def test_a_damaged_list_of_exports_begins_anew(exported, tmp_path, content):
+    run, made = exported
+    copy = shutil.copytree(run, tmp_path / "run")
+    listed = copy / "exports" / "export.json"
+    listed.write_text(content)
+    export_module.Exporter(copy).note("keras", made["keras"])
+    assert list(json.loads(listed.read_text())["exports"]) == ["keras"]
+
+
 @pytest.mark.parametrize("name", export_module.FORMATS)
 def test_predict_gives_every_formats_names_as_the_runs(exported, digit_pngs, name):
     run, exports = exported

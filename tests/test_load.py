@@ -13,7 +13,7 @@ import kerascls
 from kerascls.card import Card, border_sides, usual_border
 from kerascls.errors import DataError, ModelError
 from kerascls.load import load
-from kerascls.save import save_h5, save_keras, save_weights
+from kerascls.save import save_h5, save_keras, save_saved_model, save_weights
 
 CARD = Card(("猫", "b\nc", "10"), (6, 5, 1), (0, 10, 255), "dark", "d", None)
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 6, 5, 1), np.uint8)
@@ -40,6 +40,49 @@ def test_every_kind_carries_its_card_and_answers_alike(model, tmp_path, save, na
 def test_a_keras_file_of_other_makers_gets_numbers_for_names(model, tmp_path):
     model.save(tmp_path / "plain.keras")
     assert load(tmp_path / "plain.keras").card == Card(("0", "1", "2"), (6, 5, 1))
+
+
+@pytest.mark.parametrize(
+    "key, value, told",
+    [
+        ("class_names", "abc", "class_names is 'abc'"),  # was once read as three names
+        ("class_names", ["a", 3, "c"], "class_names.1 is '3'"),
+        ("image_shape", [6, 5, 2], "image_shape is (6, 5, 2)"),
+        ("image_shape", [6.0, 5, 1], "image_shape.0 is '6.0'"),
+        ("background", [0, 0, 256], "background is (0, 0, 256)"),
+        ("border", "grey", "border is 'grey'"),
+        ("data", None, "data is 'None'"),
+        ("fallback_for", {}, "fallback_for is '{}'"),
+        ("resize", "cover", "asks for a resize that is not known: 'cover'"),
+        ("random_backbone", 1, "random_backbone is '1'"),
+    ],
+)
+def test_a_card_of_other_values_is_refused(key, value, told):
+    fields = json.loads(CARD.as_json())
+    with pytest.raises(ModelError) as error:
+        Card.from_json(json.dumps({**fields, key: value}))
+    assert told in str(error.value)
+    del fields[key]
+    if key == "random_backbone":  # older files have none
+        assert not Card.from_json(json.dumps(fields)).random_backbone
+    else:
+        with pytest.raises(ModelError, match=f"it lacks {key}"):
+            Card.from_json(json.dumps(fields))
+    for text in ("", "[" * 100_000, "NaN"):
+        with pytest.raises(ModelError, match="The model's card, kerascls.json, is damaged"):
+            Card.from_json(text)
+
+
+def test_a_saved_model_is_held_to_its_card(model, tmp_path):
+    save_saved_model(model, CARD, tmp_path / "good")
+    assert load(tmp_path / "good").card == CARD
+    for change in ({"image_shape": [6, 5, 3]}, {"class_names": ["a", "b"]}):
+        shutil.copytree(tmp_path / "good", tmp_path / "changed")
+        (card,) = (tmp_path / "changed").rglob("kerascls.json")
+        card.write_text(json.dumps({**json.loads(card.read_text()), **change}))
+        with pytest.raises(ModelError, match="does not fit its own card"):
+            load(tmp_path / "changed")
+        shutil.rmtree(tmp_path / "changed")
 
 
 def test_a_model_that_is_no_image_classifier_is_told(tmp_path):
