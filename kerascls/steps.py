@@ -79,40 +79,33 @@ class TrainingModel(keras.Model):
                     lambda: apply_policy(self.policy, images, labels, seed),
                     lambda: (images, labels),
                 )
-        if self.shards > 1:
-            return self._train_on_shards(images, labels, sample_weight)
-        if self.distribute_strategy.num_replicas_in_sync == 1:
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if self.shards == replicas == 1:
             return super().train_step((images, labels, sample_weight))
-        count = _examples(labels)
-        with tf.GradientTape() as tape:
-            probabilities = self(images, training=True)
-            loss = self.compute_loss(images, labels, probabilities, sample_weight)
-            objective = self.optimizer.scale_loss(loss * _share_of_batch(count))
-        gradients = tape.gradient(objective, self.trainable_weights)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-        return self._report(loss, images, labels, probabilities, sample_weight, count)
-
-    def _train_on_shards(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: Any) -> dict[str, tf.Tensor]:
+        count = _examples(labels) if replicas > 1 else tf.shape(labels)[0]
+        of_batch = _share_of_batch(count) if replicas > 1 else 1.0
         losses, probabilities, gradients = [], [], []
-        for count, share, *rows in self.shares(images, labels, sample_weight):
+        for examples, share, *rows in self.shares(images, labels, sample_weight, count):
             with tf.GradientTape() as tape:
                 outputs = self(rows[0], training=True)
                 losses.append(share * self.compute_loss(*rows[:2], outputs, rows[2]))
-                objective = self.optimizer.scale_loss(losses[-1])
-            probabilities.append(outputs[:count])
+                objective = self.optimizer.scale_loss(losses[-1] * of_batch)
+            probabilities.append(outputs[:examples])
             gradients.append(tape.gradient(objective, self.trainable_weights))
         summed = [tf.add_n(parts) for parts in zip(*gradients, strict=True)]
         self.optimizer.apply_gradients(zip(summed, self.trainable_weights, strict=True))
-        probabilities = tf.concat(probabilities, 0)
-        return self._report(tf.add_n(losses), images, labels, probabilities, sample_weight, tf.shape(labels)[0])
+        return self._report(tf.add_n(losses), images, labels, tf.concat(probabilities, 0), sample_weight, count)
 
-    def shares(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: Any) -> Iterator[tuple]:
-        """Of each shard how many examples it has, their share of the batch, its images, labels and weights.
+    def shares(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: Any, count: tf.Tensor) -> Iterator[tuple]:
+        """Of each shard how many examples it has, their share of this replica's `count`, its images, labels and
+        weights.
 
         Where there are more shards than examples, one without any has a row all the same, since TensorFlow 2.21's
         convolutions fail on none.
         """
-        count = tf.shape(labels)[0]
+        if self.shards == 1:
+            yield count, 1.0, images, labels, sample_weight
+            return
         for shard in range(self.shards):
             begin, end = count * shard // self.shards, count * (shard + 1) // self.shards
             rows = slice(begin, tf.maximum(end, begin + 1))

@@ -43,7 +43,7 @@ class _Forward(TrainingModel):
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        shares = self.shares(images, labels, None)
+        shares = self.shares(images, labels, None, tf.shape(labels)[0])
         loss = tf.add_n([share * self.compute_loss(x, y, self(x, training=True)) for _, share, x, y, _ in shares])
         self.metrics[0].update_state(loss)  # what nobody takes is not computed
         return {"loss": loss}

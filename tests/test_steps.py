@@ -100,7 +100,8 @@ def test_shards_train_as_the_whole_batch(shards, options):
 def test_one_example_is_a_batch_for_any_number_of_shards():
     model = TrainingModel(build_model("mnist_cnn", (28, 28, 1), 10), shards=4)
     images, labels = tf.zeros((1, 28, 28, 1)), tf.one_hot([3], 10)
-    found = [(int(count), float(share), x.shape[0]) for count, share, x, _, _ in model.shares(images, labels, None)]
+    shares = model.shares(images, labels, None, tf.constant(1))
+    found = [(int(count), float(share), x.shape[0]) for count, share, x, _, _ in shares]
     assert found == [(0, 0.0, 1)] * 3 + [(1, 1.0, 1)]
 
 
