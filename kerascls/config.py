@@ -388,11 +388,20 @@ def load_config(
         tables["data"]["name"] = fallback.pop("data")
         tables.setdefault("augment", {}).update({key: fallback.pop(key) for key in ("policy",) if key in fallback})
         tables["train"].update(fallback)
+    own = _model_name(tables)
     for section, table in (overrides or {}).items():
         merged = tables.setdefault(section, {})
         if isinstance(merged, dict):
             merged.update(table)
+    if _model_name(tables) != own and isinstance(tables.get("devices"), dict):
+        if "shards" not in (overrides or {}).get("devices", {}):
+            tables["devices"].pop("shards", None)  # they were for the recipe's own network
     return _check(tables, name, f"{path.name}{' with the given options' if overrides else ''}", fallback_for)
+
+
+def _model_name(tables: Mapping[str, Any]) -> Any:
+    model = tables.get("model")
+    return model.get("name") if isinstance(model, dict) else None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -50,6 +50,19 @@ def test_overrides_win_over_the_fallback_and_the_fallback_over_the_recipe(mine):
     assert (loaded.train.epochs, loaded.train.batch_size) == (5, 16)
 
 
+def test_a_recipes_shards_are_for_its_own_network(mine):
+    """With another one they would be at best a guess; those that are asked for stay."""
+    name = mine(RECIPE + "[devices]\nshards = 2\n")
+
+    def shards(overrides):
+        return config.load_config(name, overrides).devices.shards
+
+    assert shards({}) == shards({"model": {"name": "mnist_cnn"}}) == shards({"train": {"epochs": 1}}) == 2
+    assert shards({"model": {"name": "cifar_cnn_bn"}}) == 1
+    assert shards({"model": {"name": "cifar_cnn_bn"}, "devices": {"precision": "auto"}}) == 1
+    assert shards({"model": {"name": "cifar_cnn_bn"}, "devices": {"shards": 3}}) == 3
+
+
 def test_set_reads_toml_values_and_plain_text():
     sets = config.parse_sets(
         [
