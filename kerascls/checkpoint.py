@@ -25,7 +25,7 @@ PROGRESS = {  # of manifest.json, what a training goes on with
     "best_epoch": (int, None),
     "kept_epoch": (int, None),
     "parameters": dict,
-    "features?": dict,
+    "features?": {"precision": str},
 }
 _SHAPE = {
     "place": {"phase": (0, 1), "begin": int, "epoch": int, "step": int, "ended": bool},

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import errno
 import io
 import itertools
 import json
@@ -83,11 +84,12 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
 
 
 @contextlib.contextmanager
-def alone(lock: Path, waiting: str) -> Iterator[None]:
+def alone(lock: Path, waiting: str | None) -> Iterator[None]:
     """Alone among all processes that take the file `lock`, made where it is not there. A second one says `waiting` on
     stderr, and waits; a lock ends with its process, however that ends.
 
     Raises:
+        filelock.Timeout: another process has it, and `waiting` is None.
         OSError: it cannot be written.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -95,8 +97,13 @@ def alone(lock: Path, waiting: str) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
+        if waiting is None:
+            raise
         print(waiting, file=sys.stderr, flush=True)
         held.acquire()
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOLCK):  # of a network drive without locks
+            raise
     try:
         yield
     finally:
@@ -214,18 +221,14 @@ class Run:
             OutputError: the folder cannot be written.
         """
         folder = self.path / CHECKPOINT
-        try:
-            folder.mkdir(exist_ok=True)
-            lock = filelock.FileLock(folder / "lock")
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunError(f"Another process trains {self.path}. Wait for it, or end it.") from None
-        except OSError as error:
-            raise OutputError(f"Cannot write {folder}: {error.strerror}.") from None
-        try:
+        with contextlib.ExitStack() as lock:
+            try:
+                lock.enter_context(alone(folder / "lock", None))
+            except filelock.Timeout:
+                raise RunError(f"Another process trains {self.path}. Wait for it, or end it.") from None
+            except OSError as error:
+                raise OutputError(f"Cannot write {folder}: {error.strerror}.") from None
             yield
-        finally:
-            lock.release()
 
     def clear(self) -> None:
         """Removes what writers that were killed left behind. Call it `locked`."""

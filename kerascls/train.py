@@ -2,10 +2,7 @@
 
 import contextlib
 import dataclasses
-import glob
-import hashlib
 import os
-import re
 import shutil
 import sys
 import time
@@ -15,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from kerascls import checkpoint, metrics
+from kerascls import metrics
 from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
-from kerascls.datasets import Dataset, Split, load_config_data, load_recipe_data, skipped_lines, spread
+from kerascls.datasets import Dataset, Split, load_recipe_data, skipped_lines, spread
 from kerascls.devices import Placement, placement_for, prepare, versions
-from kerascls.errors import ConfigError, DataError, KerasclsError, OutputError, RunError, TrainingFailed
+from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.evaluate import draw
 from kerascls.fit import Fit
 from kerascls.load import Classifier, load
-from kerascls.runs import CHECKPOINT, Run, atomic, is_run, now, write_csv, write_json, write_text
+from kerascls.resume import Ended, advice, code_digest, interrupted, portable, taken_up
+from kerascls.runs import CHECKPOINT, Run, atomic, now, write_csv, write_json, write_text
 from kerascls.save import save_keras
 from kerascls.split import with_all_splits
 
-MACHINE = ("name", "cores", "threads")  # of manifest.json's device: what a run may go on with others of
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
 
 
@@ -120,7 +117,7 @@ def train(
             tables.setdefault("devices", {})[key] = value
     out = Path(out) if out is not None else None
     if out is not None and out.exists():
-        raise OutputError(f"{out} exists already.{_advice(out)} Remove it, or give --out another place.")
+        raise OutputError(f"{out} exists already.{advice(out)} Remove it, or give --out another place.")
     if resume is not None and (out is not None or profile):
         raise ConfigError("`resume` goes on with a run where it is: leave out `out` and `profile`.")
     if resume is not None and recipe is None and tables:
@@ -129,12 +126,14 @@ def train(
             "and all."
         )
     if resume is not None and recipe is None:
-        return _resume(Run.unfinished(resume), None, {}, data, data_dir, quiet, log_steps)
+        with taken_up(Run.unfinished(resume), None, {}, data, data_dir) as ended:
+            return _go_on(ended, quiet, log_steps)
     recipe = os.fspath(recipe or "mnist_cnn")
     if data is not None:
         tables.setdefault("data", {})["name"] = os.fspath(data)
     if resume is not None:
-        return _resume(Run.unfinished(resume), recipe, tables, None, data_dir, quiet, log_steps)
+        with taken_up(Run.unfinished(resume), recipe, tables, None, data_dir) as ended:
+            return _go_on(ended, quiet, log_steps)
     wish = load_config(recipe, tables).devices
     prepare(wish)
     config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
@@ -145,127 +144,19 @@ def train(
     data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
     name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
     if offer and out is None and (found := interrupted(name, config)) and offer(found[0].path, found[1]):
-        return _resume(found[0], recipe, tables, None, data_dir, quiet, log_steps)
+        with taken_up(found[0], recipe, tables, None, data_dir) as ended:
+            return _go_on(ended, quiet, log_steps)
     command = command or f"kerascls.train({config.recipe!r})"
     training = _Training(config, dataset, placement, quiet, log_steps)
     training.begin_run(out, name, command, profile)
-    return training.run_all()
-
-
-# Going on
-
-
-def _resume(
-    run: Run,
-    recipe: str | None,
-    tables: Mapping[str, Mapping[str, Any]],
-    data: str | os.PathLike | None,
-    data_dir: str | None,
-    quiet: bool,
-    log_steps: int,
-) -> TrainResult:
-    """Goes on with a run: by its own recipe, or by the one that was typed, which must be the same."""
-    manifest, config = run.manifest, run.config
-    if manifest["status"] == "complete":
-        raise RunError(f"{run.path} is complete: there is nothing to go on with.")
-    fallback_for = manifest["data"]["fallback_for"]
-    if recipe is None:
-        code = [name for name in (config.data.name, config.model.name) if name.endswith(".py")]
-        if code:
-            raise RunError(
-                f"{run.path} is of your own code, {' and '.join(code)}, which runs only where you name it. Type the "
-                f"command again, with --resume {run.path}: {manifest.get('command')}"
-            )
-        if data is not None:
-            config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=os.fspath(data)))
-        elif manifest["data"].get("source") == "folder" or config.data.name.endswith(".npz"):
-            if not Path(config.data.name).exists():
-                raise DataError(f"{config.data.name}, the data of {run.path}, is not here. Say where: --data PATH.")
-    else:
-        typed = load_config(recipe, tables, use_fallback=fallback_for is not None)
-        differ = _differences(portable(typed).as_tables(), config.as_tables())
-        if differ:
-            raise RunError(f"{run.path} is of another recipe, and cannot go on by this one: {'; '.join(differ)}.")
-        config = typed
-    wish = config.devices
-    with run.locked():
-        run.clear()
-        state = checkpoint.read(run.path)
-        prepare(wish)
-        dataset = load_config_data(config.data, data_dir)
-        placement = placement_for(wish)
-        now_is = {
-            "data": {"fingerprint": dataset.fingerprint()},
-            "versions": versions(),
-            "code": code_digest(config),
-            "device": placement.describe(),
-        }
-        was = {key: manifest.get(key) for key in now_is}
-        was["data"] = {"fingerprint": manifest["data"]["fingerprint"]}
-        machine, other = (
-            {key: device.pop(key, None) for key in MACHINE} for device in (now_is["device"], was["device"])
-        )
-        if differ := _differences(now_is, was):
-            raise RunError(
-                f"{run.path} cannot go on to the same numbers: {'; '.join(differ)}. Go on where all is as it was, or "
-                "train again."
-            )
-        if moved := "; ".join(_differences(machine, other)):
-            print(f"On another machine the last bits of the numbers may differ: {moved}.", file=sys.stderr, flush=True)
-        training = _Training(config, dataset, placement, quiet, log_steps)
-        training.go_on(run, state, moved)
+    with training.run.locked():
         return training.run_all()
 
 
-def interrupted(name: str, config: Config) -> tuple[Run, str] | None:
-    """The run of this recipe under saved_models/, among `name`, `name`-2, ..., that was ended before its end, and how
-    far it came."""
-    for path in sorted(Path("saved_models").glob(f"{glob.escape(name)}*")):
-        if re.fullmatch(re.escape(name) + r"(-\d+)?", path.name) and is_run(path):
-            try:
-                run = Run.unfinished(path)
-                if run.manifest["status"] in ("running", "interrupted") and run.config == portable(config):
-                    with run.locked():
-                        return run, _how_far(checkpoint.read(path))
-            except KerasclsError:  # damaged, or being trained
-                continue
-    return None
-
-
-def _how_far(state: checkpoint.State | None) -> str:
-    return f"after {state.place}" if state else "before its first checkpoint"
-
-
-def _advice(path: Path) -> str:
-    """For a folder that is in the way."""
-    with contextlib.suppress(KerasclsError):
-        if is_run(path) and Run.unfinished(path).manifest.get("status") != "complete":
-            return f" Its training was ended: `kerascls train --resume {path}` goes on with it."
-    return ""
-
-
-def _differences(now_is: Mapping[str, Any], was: Mapping[str, Any], above: str = "") -> list[str]:
-    """What differs between two trees of tables, a phrase each."""
-    found: list[str] = []
-    for key in dict.fromkeys([*was, *now_is]):
-        one, other = now_is.get(key), was.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += _differences(one, other, f"{above}{key}.")
-        elif one != other:
-            found.append(f"{above}{key} was {other}, and is {one}")
-    return found
-
-
-def code_digest(config: Config) -> str:
-    """SHA-256 of all that a training runs by: kerascls' own code, and the user's code and weights that it names."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    named = [config.data.name, config.model.name, *map(str, config.model.options.values())]
-    files += [Path(name) for name in named if name.endswith((".py", ".keras", ".h5")) and Path(name).is_file()]
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+def _go_on(ended: Ended, quiet: bool, log_steps: int) -> TrainResult:
+    training = _Training(ended.config, ended.dataset, ended.placement, quiet, log_steps)
+    training.go_on(ended)
+    return training.run_all()
 
 
 class _Training(Fit):
@@ -330,9 +221,9 @@ class _Training(Fit):
         if not self.quiet:
             self.tell_data()
 
-    def go_on(self, run: Run, state: checkpoint.State | None, moved: str) -> None:
-        """Takes up a run that was ended, from its checkpoint, or from its beginning where it has none; `moved` says in
-        what the machine is another."""
+    def go_on(self, ended: Ended) -> None:
+        """Takes up a run that was ended, from its checkpoint, or from its beginning where it has none."""
+        run, state = ended.run, ended.state
         self.run, self.folder, self.state = run, run.path, state
         manifest = run.manifest
         self.manifest = {
@@ -342,14 +233,18 @@ class _Training(Fit):
             "status": "running",
             "resumed": [
                 *manifest.get("resumed", []),
-                {"at": now(), "epoch": state.place.epoch if state else 0, **({"moved": moved} if moved else {})},
+                {
+                    "at": now(),
+                    "epoch": state.place.epoch if state else 0,
+                    **({"moved": ended.moved} if ended.moved else {}),
+                },
             ],
         }
         self.before = self.manifest["seconds"]["total"] or 0.0
         self.run.write_manifest(self.manifest)
         if not self.quiet:
             self.tell_data()
-            print(f"going on with {run.path} {_how_far(state)}", file=sys.stderr, flush=True)
+            print(f"going on with {ended}", file=sys.stderr, flush=True)
 
     def run_all(self) -> TrainResult:
         """Trains, scores, and leaves the manifest saying how it ended, whatever happens."""
@@ -486,11 +381,11 @@ class _Training(Fit):
 
     def compare_features(self, scored: dict[str, dict[str, Any]]) -> None:
         """Says how far the accuracy that the head had on features is from the whole saved model's on the images."""
-        kept = self.manifest["kept_epoch"]
         split = "test" if self.config.data.validation == "test" else "validation"
-        if not self.body or kept > self.config.train.epochs or split not in scored:
+        rows = self.history.rows[: self.config.train.epochs]
+        on_features = {row["epoch"]: row.get("val_accuracy") for row in rows}.get(self.manifest["kept_epoch"])
+        if "features" not in self.manifest or on_features is None or split not in scored:
             return
-        on_features = self.history.rows[kept - 1]["val_accuracy"]
         whole = scored[split]["accuracy"]
         self.manifest["features"]["accuracy_difference"] = round(on_features - whole, 6)
         if not self.quiet:
@@ -500,20 +395,6 @@ class _Training(Fit):
                 file=sys.stderr,
                 flush=True,
             )
-
-
-def portable(config: Config) -> Config:
-    """The recipe without absolute paths: a file or folder named by one keeps its last part alone."""
-
-    def short(value: Any) -> Any:
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-    options = {key: short(value) for key, value in config.model.options.items()}
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, name=short(config.data.name)),
-        model=dataclasses.replace(config.model, name=short(config.model.name), options=options),
-    )
 
 
 def write_samples(folder: Path, split: Split, classifier: Classifier, most: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 from conftest import tiny_transfer
 
 import kerascls
-from kerascls import checkpoint
+from kerascls import checkpoint, resume
 from kerascls.callbacks import SaveState
 from kerascls.cli import run as kerascls_command
 from kerascls.errors import ConfigError, OutputError, RunError
@@ -195,6 +195,44 @@ def test_two_trainings_never_share_a_run(monkeypatch, capsys):
         kerascls.train(resume="run")
     with pytest.raises(OutputError, match=r"run exists already. Its training was ended: `kerascls train --resume run`"):
         kerascls.train("mnist_cnn", data="digits", out="run")
+
+
+def test_a_training_that_is_under_way_is_neither_taken_up_nor_offered(monkeypatch):
+    """Whether it began or goes on, from its first step to its last score."""
+    asked = []
+
+    def ask(*_):
+        run = Path("saved_models/mnist_cnn-digits")
+        with pytest.raises(RunError, match="Another process trains saved_models/mnist_cnn-digits"):
+            kerascls.train(resume=run)
+        asked.append(resume.interrupted("mnist_cnn-digits", Run(run).config))
+
+    def killed(*_):
+        ask()
+        raise Killed
+
+    options = {"data": "digits", "overrides": SMALL, "epochs": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveState, "on_epoch_begin", ask)
+        patch.setattr(importlib.import_module("kerascls.train"), "write_samples", killed)
+        with pytest.raises(Killed):
+            kerascls.train("mnist_cnn", **options)
+        with pytest.raises(Killed):
+            kerascls.train(resume="saved_models/mnist_cnn-digits")
+    assert asked == [None] * 3  # at the one epoch's beginning, and twice at the scores
+    run = Run(Path("saved_models/mnist_cnn-digits"))
+    run.write_manifest({**run.manifest, "status": "running"})  # a kill leaves no other word
+    assert resume.interrupted("mnist_cnn-digits", run.config) == (run, "after epoch 1")
+
+    def completed_meanwhile(run, data):
+        run.write_manifest({**run.manifest, "status": "complete"})
+        return run.config
+
+    monkeypatch.setattr(resume, "_own", completed_meanwhile)
+    before = (run.path / "model.keras").stat()
+    with pytest.raises(RunError, match="is complete"):
+        kerascls.train(resume=run.path)
+    assert (run.path / "model.keras").stat() == before and not (run.path / "checkpoint").exists()
 
 
 def test_the_same_command_again_offers_the_run_that_was_ended(monkeypatch, capsys):

@@ -11,7 +11,7 @@ README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 ORDER = """
 errors json_files catalog config card scan runs cache metrics plots devices formats pixels images datasets split augment
 steps pipeline models runtimes load inspect save features new check summary show evaluate checkpoint callbacks timing
-optimizers fit train sweep table predict explain proof export compare reproduce report batching limits
+optimizers fit resume train sweep table predict explain proof export compare reproduce report batching limits
 tf_serving serve cli
 """.split()
 
