@@ -5,33 +5,27 @@ arguments of that model's `build`. All faults of a recipe are reported together,
 """
 
 import dataclasses
-import math
-import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from kerascls.catalog import (
-    backbones,
-    build_options,
-    dataset_files,
-    model_files,
-    nearest,
-    policy_limits,
-    policy_options,
-    policy_output_shape,
-    recipe_path,
-)
+from kerascls.catalog import dataset_files, nearest, recipe_path
 from kerascls.errors import ConfigError
+from kerascls.recipe_faults import (
+    check_table,
+    data_problems,
+    devices_fault,
+    model_problems,
+    policy_problems,
+    size_problems,
+)
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
 SCHEDULES = ("constant", "cosine", "linear")
 RESIZE_RULES = ("stretch", "nearest", "center_crop")
-LARGEST_WHOLE = 2**31 - 1
-LARGEST_OPTION = 10_000  # of an augmentation that states no range
 
 
 def _key(
@@ -428,35 +422,35 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
         elif not isinstance(tables[section], dict):
             problems.append(f"{section} must be a table, [{section}]. Received: {tables[section]!r}")
     tables = {section: table for section, table in tables.items() if isinstance(table, dict)}
-    data = _check_table(tables.get("data", {}), "data", Data, problems)
-    train = _check_table(tables.get("train", {}), "train", Train, problems)
-    finetune = _check_table(tables.get("finetune", {}), "finetune", Finetune, problems)
-    features = _check_table(tables.get("features", {}), "features", Features, problems)
-    augment = _check_table(tables.get("augment", {}), "augment", Augment, problems)
-    problems.extend(_policy_problems(augment.get("policy", [])))
-    devices = _check_table(tables.get("devices", {}), "devices", Devices, problems)
-    if (fault := _devices_fault(devices.get("devices", "auto"))) is not None:
+    data = check_table(tables.get("data", {}), "data", Data, problems)
+    train = check_table(tables.get("train", {}), "train", Train, problems)
+    finetune = check_table(tables.get("finetune", {}), "finetune", Finetune, problems)
+    features = check_table(tables.get("features", {}), "features", Features, problems)
+    augment = check_table(tables.get("augment", {}), "augment", Augment, problems)
+    problems.extend(policy_problems(augment.get("policy", [])))
+    devices = check_table(tables.get("devices", {}), "devices", Devices, problems)
+    if (fault := devices_fault(devices.get("devices", "auto"))) is not None:
         problems.append(fault)
     model_table = tables.get("model", {})
-    model = _check_table(_only(model_table, "name"), "model", Model, problems)
+    model = check_table(_only(model_table, "name"), "model", Model, problems)
     options = {key: value for key, value in model_table.items() if key != "name"}
     if "name" in model:
         model["options"] = options
         if look:
-            problems.extend(_model_problems(model["name"], options))
+            problems.extend(model_problems(model["name"], options))
     in_fallback = tables.get("fallback", {})
-    fallback = _check_table(_only(in_fallback, "data"), "fallback", Fallback, problems)
-    fallback["augment"] = _check_table(_only(in_fallback, "policy"), "fallback", Augment, problems)
-    fallback["train"] = _check_table(
+    fallback = check_table(_only(in_fallback, "data"), "fallback", Fallback, problems)
+    fallback["augment"] = check_table(_only(in_fallback, "policy"), "fallback", Augment, problems)
+    fallback["train"] = check_table(
         {key: value for key, value in in_fallback.items() if key not in ("data", "policy")},
         "fallback",
         Train,
         problems,
         need_all=False,
     )
-    problems.extend(_policy_problems(fallback["augment"].get("policy", [])))
+    problems.extend(policy_problems(fallback["augment"].get("policy", [])))
     if look:
-        problems.extend(_data_problems(data.get("name", ""), "data.name"))
+        problems.extend(data_problems(data.get("name", ""), "data.name"))
     if fallback.get("data") and fallback["data"] not in dataset_files():
         problems.append(f"fallback.data must be an embedded data set. Received: {fallback['data']!r}")
     validation = data.get("validation", 0)
@@ -510,209 +504,5 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
     )
 
 
-def _check_table(
-    table: Mapping[str, Any], section: str, cls: type, problems: list[str], need_all: bool = True
-) -> dict[str, Any]:
-    """The keys of `table` that are right; a line in `problems` for each that is not."""
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
-    good = {}
-    for key, value in table.items():
-        if key not in fields:
-            problems.append(f"{section}.{key} is not a key.{nearest(key, fields)}")
-        elif fault := _fault(value, fields[key].metadata):
-            problems.append(f"{section}.{key} must be {fault}. Received: {value!r}")
-        else:
-            whole_is_float = fields[key].metadata["types"][0] is float and type(value) is int
-            good[key] = float(value) if whole_is_float else value
-    if need_all:
-        for name, field in fields.items():
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            if required and name not in table:
-                problems.append(f"{section}.{name} is missing: {field.metadata['doc']}.")
-    return good
-
-
 def _only(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {key: table[key]} if key in table else {}
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
-
-
-def _fault(value: Any, rule: Mapping[str, Any]) -> str | None:
-    """What `value` should have been, or None if it is right. A bool is never a number here."""
-    types = rule["types"]
-    wanted = " or ".join(_TYPE_NAMES[kind] for kind in types if not (kind is int and float in types))
-    if type(value) not in types:
-        return wanted
-    if rule["choices"] and value not in rule["choices"]:
-        return f"one of {', '.join(rule['choices'])}{nearest(value, rule['choices'])}"
-    if rule["items"]:
-        if len(value) not in rule["items"] or any(type(item) is not int for item in value):
-            lengths = " or ".join(str(length) for length in rule["items"])
-            return f"a list of {lengths} whole numbers"
-        numbers = value
-    else:
-        numbers = [value] if isinstance(value, int | float) else []
-    low, above, high = rule["low"], rule["above"], rule["high"]
-    if any(type(x) is int and abs(x) > LARGEST_WHOLE for x in numbers):
-        return f"at most {LARGEST_WHOLE}"
-    if not all(math.isfinite(x) and (x == 0 or 1e-30 <= abs(x) <= 1e30) for x in numbers):
-        return "finite, and 0 or between 1e-30 and 1e30"
-    if low is not None and any(x < low for x in numbers):
-        return f"at least {low}"
-    if above is not None and any(x <= above for x in numbers):
-        return f"above {above}"
-    if high is not None and any(x > high for x in numbers):
-        return f"at most {high}"
-    return None
-
-
-def parse_devices(choice: str) -> tuple[str, tuple[int, ...]] | None:
-    """`gpu:0,1` as ("gpu", (0, 1)), `mirrored` as ("mirrored", ()); None if it is not a choice of devices.
-
-    >>> parse_devices("gpu:0,1"), parse_devices("cpu"), parse_devices("tpu")
-    (('gpu', (0, 1)), ('cpu', ()), None)
-    """
-    match = re.fullmatch(r"auto|mirrored|(?:cpu|gpu)(?::(\d\d?(?:,\d\d?)*))?", choice)
-    numbers = tuple(int(number) for number in (match[1] or "").split(",") if number) if match else ()
-    return (choice.partition(":")[0], numbers) if match and len(set(numbers)) == len(numbers) else None
-
-
-def _devices_fault(choice: str) -> str | None:
-    if parse_devices(choice) is not None:
-        return None
-    known = ("auto", "cpu", "gpu", "mirrored")
-    return (
-        f"devices.devices must be auto, cpu, gpu, mirrored, or numbers that differ as in gpu:0,1."
-        f"{nearest(choice, known)} Received: {choice!r}"
-    )
-
-
-def _data_problems(name: str, key: str) -> list[str]:
-    if name.startswith("tfds:") or name in dataset_files():
-        return []
-    if name.endswith((".npz", ".py")):
-        return [] if Path(name).is_file() else [f"{key}: file {name} does not exist."]
-    if not name or Path(name).is_dir():  # "" waits for --data
-        return []
-    return [
-        f"{key}: no data set or folder is named {name!r}.{nearest(name, dataset_files())} Known: "
-        f"{', '.join(dataset_files())}, FOLDER, tfds:NAME, FILE.npz, ./my_data.py."
-    ]
-
-
-def _model_problems(name: str, options: Mapping[str, Any]) -> list[str]:
-    """Faults of `[model]`, found by reading the model's source, not by running it."""
-    path = Path(name) if name.endswith(".py") else model_files().get(name)
-    if path is None or not path.is_file():
-        return [
-            f"model.name: no model is named {name!r}.{nearest(name, model_files())} "
-            f"Known: {', '.join(model_files())}, or a path, ./my_net.py."
-        ]
-    known = build_options(path)
-    problems = _option_problems(f"model.{{}} is not an option of {name}.", "model.{}", options, known)
-    if not problems and "backbone" in known:
-        problems = _backbone_problems({**known, **options})
-    return problems
-
-
-def _backbone_problems(options: Mapping[str, Any]) -> list[str]:
-    """Faults of `backbone`, `weights` and `pixel_range`, which mean the same in every model that has them."""
-    backbone, weights, pixel_range = (options[key] for key in ("backbone", "weights", "pixel_range"))
-    problems = []
-    if not backbone.endswith(".keras"):
-        if backbone not in backbones():
-            problems.append(
-                f"model.backbone: keras.applications has no network {backbone!r}.{nearest(backbone, backbones())} "
-                "Expected one of its names, as ResNet50 or MobileNetV2, or a path, ./my_backbone.keras."
-            )
-    elif not Path(backbone).is_file():
-        problems.append(f"model.backbone: file {backbone} does not exist.")
-    elif not pixel_range:
-        problems.append(
-            f"model.pixel_range must say in what range {backbone} takes its pixels, as in "
-            "--set 'model.pixel_range=[-1, 1]'."
-        )
-    if pixel_range and not (
-        len(pixel_range) == 2
-        and all(type(x) in (int, float) and abs(x) <= LARGEST_OPTION for x in pixel_range)
-        and pixel_range[0] < pixel_range[1]
-    ):
-        problems.append(f"model.pixel_range must be [low, high] with low below high. Received: {pixel_range!r}")
-    if weights not in ("imagenet", "none"):
-        if not weights.endswith((".h5", ".keras")):
-            problems.append(
-                f"model.weights must be imagenet, none, or a .h5 or .keras file."
-                f"{nearest(weights, ('imagenet', 'none'))} Received: {weights!r}"
-            )
-        elif not Path(weights).is_file():
-            problems.append(f"model.weights: file {weights} does not exist.")
-    return problems
-
-
-def _policy_problems(policy: list[Any]) -> list[str]:
-    """Faults of `augment.policy`, whose entries are functions of augment.py, found by reading its source."""
-    known, limits = policy_options(), policy_limits()
-    problems = []
-    for i, entry in enumerate(policy):
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or name not in known:
-            problems.append(
-                f"augment.policy[{i}] must be a table {{name = ..., ...}} with name one of "
-                f"{', '.join(known)}.{nearest(str(name), known)} Received: {entry!r}"
-            )
-            continue
-        options = {key: value for key, value in entry.items() if key != "name"}
-        problems.extend(
-            _option_problems(
-                f"augment.policy[{i}].{{}} is not an option of {name}.",
-                f"augment.policy[{i}].{{}}",
-                options,
-                known[name],
-            )
-        )
-        for key, value in options.items():
-            allowed = limits[name].get(key, (0, LARGEST_OPTION))
-            if isinstance(allowed, list):
-                if isinstance(value, str) and value not in allowed:
-                    problems.append(
-                        f"augment.policy[{i}].{key} must be one of {', '.join(allowed)}."
-                        f"{nearest(value, allowed)} Received: {value!r}"
-                    )
-            elif isinstance(value, int | float):
-                low, high = allowed[0], LARGEST_OPTION if isinstance(allowed[1], str) else allowed[1]
-                if not low <= value <= high:
-                    problems.append(f"augment.policy[{i}].{key} must be in [{low}, {high}]. Received: {value!r}")
-    return problems
-
-
-def size_problems(canvas: Sequence[int], policy: list[dict[str, Any]], image_shape: Sequence[int]) -> list[str]:
-    """What is wrong if training images do not leave the policy with the size that the model takes."""
-    begin = [*(canvas or image_shape[:2]), image_shape[2]]
-    try:
-        end = policy_output_shape(policy, begin)
-    except ConfigError as error:
-        return [str(error)]
-    if end == tuple(image_shape):
-        return []
-    return [
-        f"augment.policy must end at the size of data.image_shape, {image_shape[0]} x {image_shape[1]}. Received: "
-        f"{end[0]} x {end[1]}, from {begin[0]} x {begin[1]}"
-    ]
-
-
-def _option_problems(unknown: str, where: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
-    """Faults of keyword arguments, held against the names and the types of the defaults in `known`."""
-    problems = []
-    for key, value in options.items():
-        if key not in known:
-            problems.append(f"{unknown.format(key)}{nearest(key, known)} Known: {', '.join(known) or 'none'}.")
-        elif (
-            known[key] is not None
-            and type(value) is not type(known[key])
-            and not (type(value) is int and type(known[key]) is float)
-        ):
-            wanted = _TYPE_NAMES.get(type(known[key]), type(known[key]).__name__)
-            problems.append(f"{where.format(key)} must be {wanted}. Received: {value!r}")
-    return problems

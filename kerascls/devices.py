@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from kerascls.config import Devices, parse_devices
+from kerascls.config import Devices
 from kerascls.errors import ConfigError
+from kerascls.recipe_faults import parse_devices
 
 PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "ai-edge-litert")
 

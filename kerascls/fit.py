@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from kerascls.checkpoint import Place, State
-from kerascls.config import LARGEST_WHOLE, Config, Train, size_problems
+from kerascls.config import Config, Train
 from kerascls.datasets import Dataset, Split
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, DataError, RunError, TrainingFailed, WeightsMissing
 from kerascls.optimizers import make_optimizer
+from kerascls.recipe_faults import size_problems
 from kerascls.runs import random_backbone_notice, write_json
 
 
@@ -304,7 +305,7 @@ class Fit:
         )
         return place.epoch + len(history.epoch)
 
-    def check_place(self, place: Place, steps: int = LARGEST_WHOLE) -> None:
+    def check_place(self, place: Place, steps: float = math.inf) -> None:
         """Raises RunError where the recipe's training, of `steps` an epoch, never is at `place`."""
         train, finetune = self.config.train.epochs, self.config.finetune.epochs
         begins, epochs = (range(1, train + 1), finetune) if place.phase else (range(1), train)

@@ -9,9 +9,9 @@ import numpy as np
 
 from kerascls import plots
 from kerascls.catalog import is_recipe
-from kerascls.config import size_problems
 from kerascls.datasets import Dataset, Split, is_folder, load_dataset, load_recipe_data
 from kerascls.errors import ConfigError
+from kerascls.recipe_faults import size_problems
 from kerascls.split import with_all_splits
 
 SAMPLES = 9

@@ -14,9 +14,10 @@ from conftest import here, one_line_error, small_npz
 import kerascls
 from kerascls import devices
 from kerascls.catalog import recipe_names
-from kerascls.config import load_config, parse_devices
+from kerascls.config import load_config
 from kerascls.errors import ConfigError, TrainingFailed
 from kerascls.models import build_model
+from kerascls.recipe_faults import parse_devices
 from kerascls.runs import Run
 
 
