@@ -453,7 +453,7 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
         problems.extend(data_problems(data.get("name", ""), "data.name"))
     if fallback.get("data") and fallback["data"] not in dataset_files():
         problems.append(f"fallback.data must be an embedded data set. Received: {fallback['data']!r}")
-    validation = data.get("validation", 0)
+    validation = data.get("validation", Data.validation)
     if isinstance(validation, str) and validation != "test":
         problems.append(f'data.validation must be a number or "test". Received: {validation!r}')
     for key in ("validation", "test"):

@@ -76,7 +76,7 @@ def taken_up(
             "code": code_digest(config),
             "device": placement.describe(),
         }
-        was = {key: manifest.get(key) for key in now_is}
+        was = {key: manifest.get(key, {}) for key in now_is}
         was["data"] = {"fingerprint": manifest["data"]["fingerprint"]}
         machine, other = (
             {key: device.pop(key, None) for key in MACHINE} for device in (now_is["device"], was["device"])

@@ -166,6 +166,9 @@ def test_what_differs_is_told_and_nothing_is_written(monkeypatch, tmp_path, caps
     assert Run.open("moved").manifest["resumed"][0]["moved"].startswith("cores was 99")
     manifest.write_text(text.replace(json.loads(text)["code"], "0123456789abcdef"))
     assert "code was 0123456789abcdef, and is " in refused()
+    for key in ("device", "versions", "code"):
+        manifest.write_text(json.dumps({name: value for name, value in json.loads(text).items() if name != key}))
+        assert f"cannot go on to the same numbers: {key}" in refused()
     manifest.write_text(text)
     after = sorted((path, path.stat().st_mtime_ns) for path in Path("run").rglob("*") if path.name != "lock")
     assert [path for path, _ in after] == [path for path, _ in before]

@@ -129,6 +129,8 @@ def test_best_epoch_by_the_test_split_is_refused(mine):
 def test_early_stopping_without_validation_is_refused(mine):
     with pytest.raises(ConfigError, match="needs a validation split"):
         config.load_config(mine(), {"data": {"validation": 0}, "train": {"early_stopping_patience": 2}})
+    stops = config.load_config(mine(), {"train": {"early_stopping_patience": 2}})  # there is one by default
+    assert (stops.train.early_stopping_patience, stops.data.validation) == (2, 0.1)
 
 
 @pytest.mark.parametrize(
