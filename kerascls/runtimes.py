@@ -7,6 +7,7 @@ None imports TensorFlow, but for a .tflite where ai-edge-litert is not installed
 """
 
 import contextlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 
 from kerascls import devices
 from kerascls.errors import ModelError
+from kerascls.scan.apart import apart
 from kerascls.scan.runtimes import read_program
 
 
@@ -27,16 +29,14 @@ class LiteModel:
 
     def __init__(self, path: Path):
         """Raises ModelError if the file is damaged, is no classifier of float32 pixels, or nothing can run it."""
-        interpreter = _interpreter()
+        alone = importlib.util.find_spec("ai_edge_litert") is not None
         self.card = _there(path, read_program(path).card)
-        with _refusing(path), devices.quiet_stderr(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TensorFlow's copy says that it will go
-            self._interpreter = interpreter(str(path), num_threads=os.cpu_count())
-            self._interpreter.allocate_tensors()
-            (self._input,), (self._output,) = (
-                self._interpreter.get_input_details(),
-                self._interpreter.get_output_details(),
-            )
+        apart(_tried, path, **({} if alone else {"seconds": 30}))  # which TensorFlow takes to be imported
+        self._interpreter = _opened(path, os.cpu_count() or 1)
+        (self._input,), (self._output,) = (
+            self._interpreter.get_input_details(),
+            self._interpreter.get_output_details(),
+        )
         shapes = [tuple(one["shape_signature"].tolist()) for one in (self._input, self._output)]
         self.input_shape, self.output_shape = ((None, *shape[1:]) for shape in shapes)
         kinds = {self._input["dtype"], self._output["dtype"]}
@@ -144,6 +144,31 @@ def _there(path: Path, card: str | None) -> str:
 def _check(path: Path, fits: bool, received: str) -> None:
     if not fits:
         raise ModelError(f"Model {path} must take a batch of float32 images. Received: {received}")
+
+
+def _opened(path: Path, threads: int) -> Any:
+    """LiteRT's interpreter of a .tflite of one input and one output."""
+    interpreter = _interpreter()
+    with _refusing(path), devices.quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's copy says that it will go
+        opened = interpreter(str(path), num_threads=threads)
+        opened.allocate_tensors()
+        if (counts := (len(opened.get_input_details()), len(opened.get_output_details()))) != (1, 1):
+            raise ModelError(f"{counts} inputs and outputs")
+    return opened
+
+
+def _tried(path: Path) -> None:
+    """Runs a .tflite on one empty image and on two: LiteRT crashes on some damaged ones."""
+    interpreter = _opened(path, 1)
+    (entrance,) = interpreter.get_input_details()
+    with _refusing(path):
+        for count in (1, 2):
+            shape = [count, *entrance["shape"][1:].tolist()]
+            interpreter.resize_tensor_input(entrance["index"], shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(entrance["index"], np.zeros(shape, entrance["dtype"]))
+            interpreter.invoke()
 
 
 def _interpreter() -> Any:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from conftest import REPOSITORY, one_line_error, tiny_backbone
 from benchmarks import serving
 from kerascls.card import CARD, Card
 from kerascls.errors import ModelError
+from kerascls.inspect import inspect
 from kerascls.load import load
 from kerascls.models import build_model
 from kerascls.save import save_h5, save_keras, save_litert, save_saved_model, save_weights
@@ -495,6 +497,46 @@ def test_custom_operations_of_a_tflite_are_named(tmp_path):
     assert "operation Erfinv is none of LiteRT's own" in refused(path)
 
 
+def test_a_tflite_that_would_crash_its_interpreter_is_refused(tmp_path):
+    good, bad = tmp_path / "good.tflite", tmp_path / "bad.tflite"
+    save_litert(small(), CARD_3, good)
+    whole = good.read_bytes()
+
+    def field(table, number):  # the place of an entry in the list of fields of a FlatBuffer's table
+        return table - struct.unpack_from("<i", whole, table)[0] + 4 + 2 * number
+
+    def follow(place):
+        return place + struct.unpack_from("<I", whole, place)[0]
+
+    def inside(table, number):
+        return follow(table + struct.unpack_from("<H", whole, field(table, number))[0])
+
+    model = follow(0)
+    graph = follow(inside(model, 2) + 4)
+    operation = follow(inside(graph, 3) + 4)
+    places = {
+        "an operation of a tensor that is not there": inside(operation, 1) + 4,
+        "a result that is no tensor": inside(operation, 2) + 4,
+    }
+    for reason, place in places.items():
+        damaged = bytearray(whole)
+        struct.pack_into("<i", damaged, place, 128)
+        bad.write_bytes(damaged)
+        assert reason in refused(bad)
+    crashed = 0
+    generator = np.random.default_rng(0)
+    for at in generator.permutation(np.flatnonzero(np.frombuffer(whole[: len(whole) // 2], np.uint8)))[:40]:
+        damaged = bytearray(whole)
+        damaged[at] = generator.integers(256)
+        bad.write_bytes(damaged)
+        try:
+            load(bad).probabilities(np.zeros((3, 8, 8, 1), np.uint8))
+        except ModelError as error:
+            assert str(bad) in str(error) or "fails on images" in str(error)
+            crashed += 1
+    assert 0 < crashed < 40
+
+
 def test_a_tflite_of_oversized_shapes_or_wild_offsets_is_refused(tmp_path):
     good = tmp_path / "good.tflite"
     save_litert(small(), CARD_3, good)
@@ -574,11 +616,25 @@ def test_openvino_of_other_operations_and_sizes_is_refused(tmp_path, layer, reas
         read_program(tmp_path / "bad.xml")
 
 
+# What crashes its reader
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_an_hdf5_that_sends_its_library_round_for_ever_is_refused(good, tmp_path, name):
+    """The heap of an attribute's text holds an object of no length: HDF5 looks for the next one where it stands."""
+    whole, bad = bytearray((good / f"good{Path(name).suffix}").read_bytes()), tmp_path / name
+    at = whole.index(b"GCOL") + 16
+    whole[at : at + 16] = bytes(16)
+    bad.write_bytes(whole)
+    assert "came to no end" in refused(bad)
+    assert "came to no end" in inspect(bad)["refused"]
+
+
 # All of them
 
 
 def test_refusals_import_no_tensorflow_and_take_little_memory(good):
-    """One process is asked for files of every kind: it never has more than MOST_BYTES in memory."""
+    """One process is asked for files of every kind: neither it nor one that it starts ever has more than MOST_BYTES."""
     bad = [good / "lambda.keras", good / "lambda.h5", exported(GRAPHS["WriteFile"])]
     bad.append(reconfigured(good / "good.keras", "units.keras", put("classes", "units", 10**12)))
     bad.append(rezipped(good / "good.keras", "zip.keras", add=[("../marker", b"x")]))
@@ -591,6 +647,7 @@ def test_refusals_import_no_tensorflow_and_take_little_memory(good):
     program = """
 import resource, sys
 from kerascls.errors import ModelError
+from kerascls.inspect import inspect
 from kerascls.load import load
 for path in sys.argv[1:]:
     try:
@@ -599,7 +656,7 @@ for path in sys.argv[1:]:
     except ModelError as error:
         assert "refused before anything in it runs" in str(error), error
 print([name for name in ("tensorflow", "keras") if name in sys.modules])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 """
     # A process begins with its parent's peak, so a small one stands between.
     between = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)"

@@ -9,12 +9,13 @@ import json
 import math
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from kerascls.card import CARD, PROPERTY
 from kerascls.errors import ModelError
+from kerascls.scan.apart import apart
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 ARCHITECTURE = "architecture.json"  # of a folder of architecture and weights
@@ -25,7 +26,7 @@ MOST_FILE = 16 << 30  # bytes of a file
 MOST_UNPACKED = 1 << 30  # bytes that compressed weights may take when unpacked, in memory
 MOST_RATIO = 100  # of unpacked to packed; Keras does not compress, and no float weights come near it
 SMALL = 1 << 20  # bytes that may be packed as tightly as they like: zeros are
-MOST_OBJECTS = 100_000  # groups and data sets of an HDF5 file
+MOST_OBJECTS = 20_000  # groups and data sets of an HDF5 file
 MOST_DEPTH = 64  # of groups in groups
 MOST_ATTRIBUTE = 4 << 30  # bytes that the strings of one attribute could come to
 
@@ -52,11 +53,22 @@ class Contents:
 def read(path: Path) -> Contents:
     """What a .keras or .h5 file, told by its first bytes, or a folder of architecture and weights holds.
 
+    It is read in a process of its own, of which the rest of this module tells nothing: HDF5 can crash or go round for
+    ever where a file is damaged. That process reads all that Keras will read, but numbers that lie there as they are.
+
     Raises:
         ModelError: it is missing, is something else, or as `read_keras` does.
     """
+    return Contents(**apart(_contents, path))
+
+
+def _contents(path: Path) -> dict[str, Any]:
+    return vars(_reader(path)(path))
+
+
+def _reader(path: Path) -> Callable[[Path], Contents]:
     if path.is_dir():
-        return read_folder(path)
+        return read_folder
     if not path.is_file():
         raise ModelError(f"Model {path} does not exist.")
     with path.open("rb") as file:
@@ -69,7 +81,7 @@ def read(path: Path) -> Contents:
     suffixes, reader = KINDS[kind]
     if path.suffix not in suffixes:
         raise ModelError(f"{path} must end in {' or '.join(suffixes)}.")
-    return reader(path)
+    return reader
 
 
 def read_keras(path: Path) -> Contents:
@@ -132,9 +144,13 @@ def check_weights(path: Path) -> None:
         return
     if path.suffix not in (".h5", ".hdf5"):
         raise ModelError(f"Weights {path} must be a .h5 or .keras file.")
+    apart(_weights, path)
+
+
+def _weights(path: Path) -> int:
     with _reading(path):
         _check_size(path)
-        _values(path, path)
+        return _values(path, path)
 
 
 def _refused(path: Path, why: str) -> ModelError:
@@ -256,7 +272,7 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: BinaryIO) 
 def _values(path: Path, source: Any) -> int:
     """How many numbers are in the data sets of an HDF5 file, once all that is in it is found harmless.
 
-    Only what describes the data is read, never the data.
+    What describes the data is read, and of the data what is packed or in pieces.
     """
     import h5py
     from h5py import h5o
@@ -293,6 +309,12 @@ def _values(path: Path, source: Any) -> int:
             raise _refused(path, f"its HDF5 says that {stored:,} bytes lie in {size:,}")
         for name, item in attributes:
             _attributes(path, name, item, size - stored)
+            of = (h5py.Dataset if isinstance(item, h5py.h5d.DatasetID) else h5py.Group)(item)
+            for attribute in of.attrs:
+                of.attrs[attribute]
+            if isinstance(of, h5py.Dataset) and of.chunks:
+                for chunk in of.iter_chunks():
+                    of[chunk]
     return values
 
 

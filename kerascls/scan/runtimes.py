@@ -139,20 +139,33 @@ def _read_litert(path: Path) -> Program:
         if data[4:8] != b"TFL3":
             raise ModelError(f"Model {path} cannot be loaded: it is no .tflite.")
         model = _Table(data, struct.unpack_from("<I", data)[0])
+        codes = 0
         for operator in model.tables(1):
+            codes += 1
             code = max(operator.number(0, "<b"), operator.number(3))
             if code in (_CUSTOM, _DELEGATE) or operator.length(1, 1):
                 raise _refused(path, f"operation {operator.text(1)[:100] or 'of a delegate'} is none of LiteRT's own")
         bytes_ = [buffer.length(0, 1) for buffer in model.tables(4)]
         operations = 0
         for graph in model.tables(2):
-            operations += sum(1 for _ in graph.tables(3))
+            tensors = 0
             for tensor in graph.tables(0):
+                tensors += 1
                 shape = tensor.numbers(0)
                 if math.prod(max(1, abs(side)) for side in shape) > MOST_VALUES:
                     raise _refused(path, f"tensor {tensor.text(3)[:100]} has the oversized shape {shape}")
                 if tensor.number(2, "<I") >= len(bytes_):
                     raise ValueError("a tensor without a buffer")
+            ends = [*graph.numbers(1), *graph.numbers(2)]
+            for operation in graph.tables(3):
+                operations += 1
+                ends += operation.numbers(2)
+                if operation.number(0, "<I") >= codes:
+                    raise ValueError("an operation without a code")
+                if not all(-1 <= tensor < tensors for tensor in operation.numbers(1)):  # -1: it is left out
+                    raise ValueError("an operation of a tensor that is not there")
+            if not all(0 <= tensor < tensors for tensor in ends):
+                raise ValueError("a result that is no tensor")
     return Program(operations, None, {}, _card_behind(path))
 
 

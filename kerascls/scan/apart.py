@@ -1,0 +1,109 @@
+"""Reading in a process of its own: what a damaged file does to a library in C, it does to that process alone.
+
+HDF5 and LiteRT take what a file says of itself on trust here and there: one changed byte makes them read outside of
+their memory, or go round for ever, and no exception tells of either.
+"""
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kerascls.errors import ModelError
+
+SECONDS = 3.0  # of a core; a thousand groups and data sets take a tenth of one
+BYTES = 50e6  # for which there is a second more
+PATIENCE = 15  # times the seconds of a core, by the clock: a slow disk, or many other processes
+MOST_MEMORY = 3 << 30  # bytes
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from kerascls.scan.apart import answer; answer(*sys.argv[1:])"
+
+
+def apart(function: Callable[[Path], Any], path: Path, seconds: float = SECONDS) -> Any:
+    """`function(path)`, by another process, which ends when it has taken too long or too much.
+
+    Where Python runs inside another program, which could not be started again, it is called here.
+
+    Args:
+        function: of a module of kerascls, by its name there. Its answer is what JSON can hold.
+        path: of a model; a large one has longer, by its bytes.
+        seconds: of a core that an empty one would have.
+
+    Raises:
+        ModelError: as `function` does, or it crashed, or came to no end.
+        OSError: as `function` does, or no process can be started.
+    """
+    if not sys.executable:
+        return function(path)
+    seconds = math.ceil(seconds + _size(path) / BYTES)
+    name = f"{function.__module__}:{function.__qualname__}"
+    try:
+        process = subprocess.run(
+            [sys.executable, "-c", _PROGRAM.format(path=sys.path), name, os.fspath(path), str(seconds)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE * seconds,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # one thread makes NumPy begin sooner
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _refused(path, f"it came to no end in {PATIENCE * seconds} s") from None
+    if process.returncode:
+        if process.returncode == -getattr(signal, "SIGXCPU", 0):
+            raise _refused(path, f"it came to no end in {seconds} s of a core")
+        if process.returncode < 0:
+            raise _refused(path, f"it ended its reader with {signal.Signals(-process.returncode).name}")
+        reason = (process.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"])[-1]
+        raise ModelError(f"{path} cannot be read in a process of its own: {reason[:200]}.")
+    kind, told = json.loads(process.stdout)
+    if kind == "ModelError":
+        raise ModelError(told)
+    if kind == "OSError":
+        raise OSError(*told)
+    return told
+
+
+def answer(function: str, path: str, seconds: str) -> None:
+    """What the other process does: tells on its stdout what `function` has to say."""
+    _limit(int(seconds))
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    module, _, name = function.partition(":")
+    try:
+        said = ["answer", getattr(importlib.import_module(module), name)(Path(path))]
+        text = json.dumps(said)
+    except ModelError as error:
+        text = json.dumps(["ModelError", str(error)])
+    except RecursionError:
+        text = json.dumps(["ModelError", f"{path} is refused before anything in it runs: it is nested too deeply."])
+    except OSError as error:
+        text = json.dumps(["OSError", [error.errno, error.strerror or str(error), error.filename]])
+    told.write(text)
+    told.flush()
+    os._exit(0)  # some libraries crash as they leave
+
+
+def _limit(seconds: int) -> None:
+    with contextlib.suppress(ImportError):  # Windows has the clock alone
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for kind, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_DATA, MOST_MEMORY)):
+            soft, hard = resource.getrlimit(kind)
+            most = min(limit for limit in (most, soft, hard) if limit != resource.RLIM_INFINITY)
+            resource.setrlimit(kind, (most, hard))
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _refused(path: Path, why: str) -> ModelError:
+    return ModelError(f"{path} is refused: {why}. It is damaged, or made to do that.")
