@@ -29,7 +29,13 @@ def quiet_stderr() -> Iterator[None]:
     except OSError:  # stderr is closed
         yield
         return
-    with tempfile.TemporaryFile() as held:
+    try:
+        held = tempfile.TemporaryFile()
+    except OSError:  # there is no room for one
+        os.close(kept)
+        yield
+        return
+    with held:
         sys.stderr.flush()
         os.dup2(held.fileno(), 2)
         try:

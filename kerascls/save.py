@@ -19,7 +19,7 @@ import numpy as np
 from kerascls import devices
 from kerascls.card import CARD, PROPERTY, Card
 from kerascls.errors import ModelError, OutputError
-from kerascls.runs import atomic
+from kerascls.runs import atomic, cannot_write
 
 TOP = 5  # names in a SavedModel's top_labels, where there are so many classes
 OPSET = 18  # of ONNX: the newest that tf2onnx 1.17 writes
@@ -243,7 +243,10 @@ def to_openvino(model: Any) -> Any:
 
     with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
         graph = Path(scratch) / "frozen.pb"
-        graph.write_bytes(frozen(model).graph.as_graph_def().SerializeToString())
+        try:
+            graph.write_bytes(frozen(model).graph.as_graph_def().SerializeToString())
+        except OSError as error:
+            raise cannot_write(graph, error) from None
         return openvino.Core().read_model(graph)
 
 
@@ -258,7 +261,7 @@ def _refusing(model: Any, what: str) -> Iterator[None]:
         ):
             warnings.simplefilter("ignore")
             yield
-    except OSError:
+    except (OSError, OutputError):
         raise
     except Exception as error:  # each converter has its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -256,7 +256,7 @@ class _Training(Fit):
                     scored = self.score()
         except KeyboardInterrupt:  # a second Ctrl-C, while scoring
             status = "interrupted"
-        except OutputError:  # a full disk: with room again, it can go on
+        except (OutputError, OSError):  # a full disk: with room again, it can go on
             status = "interrupted"
             raise
         except BaseException:

@@ -54,7 +54,7 @@ SHARES = {  # cases of a turn
     "recipe": 100,
     "image": 80,
     "folder": 40,
-    "model": 80,
+    "model": 150,
     "run": 15,
     "npz": 30,
     "table": 10,
@@ -471,6 +471,8 @@ def make_templates(folder: Path) -> None:
         "openvino": save.save_openvino,
     }.items():
         writer(loaded.keras_model, loaded.card, Path(name))
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype(np.uint8)
+    save.save_litert(loaded.keras_model, loaded.card, Path("m.int8.tflite"), "int8", images)
     Path("images").mkdir()
     for name, content in odd_files().items():
         Path("images", name).write_bytes(content)

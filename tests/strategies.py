@@ -108,6 +108,19 @@ def mutated(draw, data: bytes, most: int = 6, head: int = 0) -> bytes:
     return bytes(out)
 
 
+@st.composite
+def patched(draw, data: bytes) -> bytes:
+    """`data` with one to four numbers in it changed and nothing moved, so that what is read first mostly stands."""
+    out = bytearray(data)
+    stated = [at for at, byte in enumerate(data) if byte]  # most of a model file is nothing: spared, or zeros
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 4]))):
+        at = stated[draw(st.integers(0, len(stated) - 1))]
+        length = draw(st.sampled_from([1, 1, 1, 2, 4, 8]))
+        number = draw(st.one_of(st.integers(0, 255), st.integers(0, len(data)), st.sampled_from([0, 1, -1, *_EDGES])))
+        out[at : at + length] = (number % 256**length).to_bytes(length, "little")[: len(out) - at]
+    return bytes(out)
+
+
 def garbage() -> st.SearchStrategy[bytes]:
     return st.one_of(st.binary(max_size=64), st.sampled_from([b"", b"\0", b"\n", b"\xff\xfe", b"PK", bytes(4096)]))
 
@@ -619,6 +632,7 @@ def keras_files(draw, data: bytes) -> bytes:
     return draw(
         st.one_of(
             mutated(data),
+            zips(data, {"model.weights.h5": patched}),
             zips(data, {"config.json": configs, "metadata.json": json_texts, "kerascls.json": _cards}),
             zips(data, {"config.json": configs, "metadata.json": configs, "kerascls.json": _cards}),
         )
@@ -629,7 +643,7 @@ def keras_files(draw, data: bytes) -> bytes:
 def h5_files(draw, data: bytes) -> bytes:
     """Bytes of an HDF5 file, or its two JSON attributes with other values."""
     if draw(st.booleans()):
-        return draw(mutated(data))
+        return draw(st.one_of(mutated(data), patched(data), patched(data)))
     import h5py
 
     held = io.BytesIO(data)
@@ -653,7 +667,8 @@ def xmls(draw, data: bytes) -> bytes:
     return draw(st.one_of(mutated(data), st.just(data.replace(word, other, 1)), st.just(entities + data)))
 
 
-FORMATS = ["m.keras", "m.keras", "m.h5", "m.tflite", "m.onnx", "weights", "saved_model", "openvino"]
+FORMATS = ["m.keras", "m.keras", "m.h5", "m.h5", "m.tflite", "m.int8.tflite", "m.onnx"]
+FORMATS += ["weights", "saved_model", "openvino"]
 
 
 @st.composite
@@ -661,7 +676,8 @@ def model_trees(draw, templates: Templates, model: str) -> dict[str, bytes | str
     """One of the tiny model's files, broken."""
     if model in templates.files:
         kinds = {"m.keras": keras_files, "m.h5": h5_files}
-        return {model: draw(kinds.get(model, mutated)(templates.files[model]))}
+        data = templates.files[model]
+        return {model: draw(kinds[model](data) if model in kinds else st.one_of(mutated(data), patched(data)))}
     tree: dict[str, bytes | str] = dict(templates.below(model))
     for name in draw(st.lists(st.sampled_from(sorted(tree)), min_size=1, max_size=2, unique=True)):
         data = tree[name]
@@ -675,7 +691,7 @@ def model_trees(draw, templates: Templates, model: str) -> dict[str, bytes | str
         elif kind == "model.xml":
             tree[name] = draw(xmls(data))
         else:
-            tree[name] = draw(st.one_of(mutated(data), garbage()))
+            tree[name] = draw(st.one_of(mutated(data), patched(data), garbage()))
     return tree
 
 

@@ -4,11 +4,13 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
 from kerascls.cli import EXPORT_FORMATS
 from kerascls.cli import run as kerascls_command
+from kerascls.runs import Run
 
 SIZE = 32 * 2**20
 
@@ -110,3 +112,27 @@ def test_a_training_goes_on_when_there_is_room_again(filled, disk, free, whole):
         assert kerascls_command(["train", "--resume", "new", "--quiet"]) == 0
         assert (disk / "new" / "metrics.json").read_bytes() == whole
         shutil.rmtree(disk / "new")
+
+
+def test_a_full_temporary_folder_is_no_fault_of_the_model(
+    filled, disk, digits_run, digit_pngs, tmp_path, whole, monkeypatch
+):
+    """The disk of the run has room."""
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    line = f"in {disk}: No space left on device. Make room there, or set TMPDIR to another folder."
+    code, told, new = filled(4096, "predict", digits_run, digit_pngs[0])
+    assert (code, new) == (1, []) and len(told) == 1 and told[0].endswith(line), told
+    code, told, new = filled(4096, "train", *TRAIN, "--out", tmp_path / "new")
+    assert (code, new) == (1, []) and len(told) == 1 and told[0].endswith(line), told
+    assert Run.unfinished(tmp_path / "new").manifest["status"] == "interrupted"
+    assert kerascls_command(["train", "--resume", str(tmp_path / "new"), "--quiet"]) == 0
+    assert (tmp_path / "new" / "metrics.json").read_bytes() == whole
+
+
+def test_without_a_temporary_folder_that_can_be_written_the_line_says_so(digits_run, digit_pngs, monkeypatch, capsys):
+    def none():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert kerascls_command(["predict", str(digits_run), str(digit_pngs[0])]) == 1
+    assert capsys.readouterr().err.endswith("no temporary folder can be written. Set TMPDIR to one.\n")

@@ -1,7 +1,11 @@
 """The reading of Keras files, for every room from here to the right."""
 
 import contextlib
+import errno
 import math
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +13,7 @@ from typing import Any
 
 import keras
 
-from kerascls.errors import ModelError
+from kerascls.errors import ModelError, OutputError
 from kerascls.scan.containers import WEIGHTS, Contents
 from kerascls.scan.layers import read_checked
 
@@ -26,8 +30,11 @@ def read_model(path: Path, contents: Contents | None = None) -> keras.Model:
     Raises:
         ModelError: it is missing, cut short, damaged, not a model that Keras 3 reads, or holds more than Keras' own
             layers.
+        OutputError: there is no room for Keras to unpack it.
     """
     contents = contents or read_checked(path)
+    if path.suffix == ".keras":
+        _need_room(path)
     try:
         with _no_more_than(path, _ROOM * contents.values):
             if path.is_file():
@@ -38,8 +45,29 @@ def read_model(path: Path, contents: Contents | None = None) -> keras.Model:
             return model
     except ModelError:
         raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # not by the file, then
+            raise _no_room(path) from None
+        raise not_loadable(path, error) from None
     except Exception as error:  # Keras, zipfile and h5py raise whatever a damaged file leads them to
         raise not_loadable(path, error) from None
+
+
+def _need_room(path: Path) -> None:
+    """Keras unpacks a .keras with a card into a temporary folder, and leaves it there where that gets full."""
+    try:
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+    except OSError:  # no folder there can be written
+        raise OutputError(f"Cannot unpack {path}: no temporary folder can be written. Set TMPDIR to one.") from None
+    if free < 1.1 * path.stat().st_size:
+        raise _no_room(path)
+
+
+def _no_room(path: Path) -> OutputError:
+    return OutputError(
+        f"Cannot unpack {path} in {tempfile.gettempdir()}: {os.strerror(errno.ENOSPC)}. Make room there, or set TMPDIR "
+        "to another folder."
+    )
 
 
 @contextlib.contextmanager

@@ -2,5 +2,6 @@
 
 `containers` opens zip archives, HDF5 and JSON within limits, `layers` goes through the configuration of a Keras model,
 `graphs` through the graph of a SavedModel, and `runtimes` through .tflite, .onnx and OpenVINO files. `apart` gives what
-may crash its reader a process of its own, with bounds of time and memory. Nothing here imports TensorFlow or Keras, and nothing executes or builds what it reads.
+may crash its reader a process of its own, with bounds of time and memory. Nothing here imports TensorFlow or Keras, and
+nothing executes or builds what it reads.
 """
