@@ -19,7 +19,6 @@ from tqdm import tqdm
 from kerascls import checkpoint
 from kerascls.checkpoint import Place, State
 from kerascls.errors import TrainingFailed
-from kerascls.json_files import only
 from kerascls.runs import write_text
 
 HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -129,7 +128,7 @@ class SaveState(keras.callbacks.Callback):
     Args:
         steps: of an epoch.
         every: a checkpoint every so many steps too; 0 for every SAVED_SECONDS.
-        manifest: its keys checkpoint.PROGRESS go along.
+        progress: gives the keys of checkpoint.PROGRESS as they are by now, which go along.
         others: the callbacks before; those with a `memory`, the shape of what they `remember`, are asked to, and to
             `recall` it.
         average: among them, or None.
@@ -140,12 +139,12 @@ class SaveState(keras.callbacks.Callback):
         run: Path,
         steps: int,
         every: int,
-        manifest: dict[str, Any],
+        progress: Callable[[], dict[str, Any]],
         others: Sequence[keras.callbacks.Callback],
         average: Average | None,
     ):
         super().__init__()
-        self.run, self.steps, self.every, self.manifest = run, steps, every, manifest
+        self.run, self.steps, self.every, self.progress = run, steps, every, progress
         self.remembering = [callback for callback in others if hasattr(callback, "memory")]
         self.average = average
         self.cost = 0.0  # seconds that the last one took
@@ -195,7 +194,6 @@ class SaveState(keras.callbacks.Callback):
         begin = time.perf_counter()
         if self.average is not None:
             self.average.leave()  # where Ctrl-C came during validation
-        progress = only(self.manifest, checkpoint.PROGRESS)
         arrays = {
             "weights": checkpoint.values(changing(self.model.classifier)),
             "optimizer": checkpoint.values(_tensors(self.model.optimizer.variables)),
@@ -203,7 +201,7 @@ class SaveState(keras.callbacks.Callback):
             "generators": checkpoint.values(generator_states(self.model)),
         }
         told = {type(callback).__name__: callback.remember() for callback in self.remembering}
-        checkpoint.write(self.run, State(self.place, told, progress, arrays))
+        checkpoint.write(self.run, State(self.place, told, self.progress(), arrays))
         self.saved = time.perf_counter()
         self.cost = self.saved - begin
 

@@ -13,7 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from kerascls.cache import Entry, make_room
+from kerascls.config import Features
 from kerascls.datasets import Split
+from kerascls.devices import Placement
 from kerascls.errors import ConfigError, ModelError
 
 CHUNK = 32  # images a call: ResNet50 is no faster with more (2 cores). What a view draws depends on it
@@ -338,6 +340,24 @@ def choose_engine(wish: str, kind: str) -> str:
     if wish == "openvino" and not installed:
         raise ConfigError("features.engine = openvino needs OpenVINO: pip install 'kerascls[openvino]'")
     return "openvino" if wish == "openvino" or (wish == "auto" and installed and kind == "cpu") else "tensorflow"
+
+
+def choose_precision(wish: str, placement: Placement) -> str:
+    """bf16 where the recipe's `features.precision` asks for it and the device computes in it, else float32."""
+    return wish if placement.native_bfloat16() else "float32"
+
+
+def computed_by(wish: Features, placement: Placement) -> dict[str, dict[str, str]]:
+    """For manifest.json's device: what a recipe's features are computed by. Empty where it trains on images.
+
+    Raises:
+        ConfigError: the engine that the recipe asks for is not here.
+    """
+    if not wish.views:
+        return {}
+    engine, precision = choose_engine(wish.engine, placement.kind), choose_precision(wish.precision, placement)
+    told = {"engine": engine, "precision": precision}
+    return {"features": told | ({} if engine == "tensorflow" else {engine: importlib.metadata.version(engine)})}
 
 
 def _versions(engine: str) -> list[str]:

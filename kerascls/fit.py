@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from kerascls import checkpoint
 from kerascls.checkpoint import Place, State
 from kerascls.config import Config, Train
 from kerascls.datasets import Dataset, Split
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, DataError, RunError, TrainingFailed, WeightsMissing
+from kerascls.json_files import only
 from kerascls.optimizers import make_optimizer
 from kerascls.recipe_faults import size_problems
 from kerascls.runs import random_backbone_notice, write_json
@@ -64,6 +66,7 @@ class Fit:
         from kerascls.features import choose_engine, split_model
         from kerascls.models import build_model, first_tuned
 
+        self.total_from = time.perf_counter()  # less what it took until it was interrupted
         self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
         keras.backend.clear_session()
         keras.utils.set_random_seed(config.train.seed)
@@ -124,8 +127,7 @@ class Fit:
         from kerascls.models import unfreeze_backbone
 
         train, finetune = self.config.train, self.config.finetune
-        begin = time.perf_counter()
-        spent = self.manifest["seconds"]["fit"] or 0.0
+        self.fit_from = time.perf_counter() - (self.manifest["seconds"]["fit"] or 0.0)
         callbacks: list[Any] = []
         self.examples: Split = self.splits["train"]
         place = self.state.place if self.state else Place()
@@ -171,9 +173,15 @@ class Fit:
                 "would be another: put the image back and go on with --resume, or train again."
             ) from None
         finally:
-            self.manifest["seconds"]["fit"] = round(spent + time.perf_counter() - begin, 3)
+            self.progress()
             for callback in callbacks:
                 getattr(callback, "close", lambda: None)()  # leaves the terminal's line as it should be
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the manifest, with the seconds until now."""
+        now = time.perf_counter()
+        self.manifest["seconds"] |= {"total": round(now - self.total_from, 3), "fit": round(now - self.fit_from, 3)}
+        return only(self.manifest, checkpoint.PROGRESS)
 
     def images(self) -> TrainingData:
         """The splits' images, to train on."""
@@ -185,12 +193,12 @@ class Fit:
 
     def features(self) -> TrainingData:
         """Features of the frozen backbone, to train the head on."""
-        from kerascls.features import Extractor
+        from kerascls.features import Extractor, choose_precision
 
         config = self.config
         self.extractor = Extractor(
             self.body,
-            self.features_precision(),
+            choose_precision(config.features.precision, self.placement),
             config.augment.policy,
             config.train.seed,
             tuple(config.data.canvas),
@@ -209,10 +217,6 @@ class Fit:
 
     def features_of(self, split: str, views: int) -> Split:
         return self.extractor.features(self.splits[split], f"{self.dataset.name} {split}", views)
-
-    def features_precision(self) -> str:
-        """bf16 where the recipe asks for it and the device computes in it, else float32."""
-        return self.config.features.precision if self.placement.native_bfloat16() else "float32"
 
     def training_data(self, examples: Split, held_out: Split | None, views: int = 1) -> TrainingData:
         from kerascls.pipeline import TrainingBatches, scoring_batches
@@ -389,7 +393,7 @@ class Fit:
             self.average = Average()
             callbacks.append(self.average)
         if folder:
-            self.saver = SaveState(folder, steps, train.checkpoint_steps, manifest, callbacks, self.average)
+            self.saver = SaveState(folder, steps, train.checkpoint_steps, self.progress, callbacks, self.average)
             callbacks.append(self.saver)
         return callbacks
 

@@ -1,14 +1,17 @@
 """Going on: a run whose training was ended, found again and held against what it was."""
 
+import ast
 import contextlib
 import dataclasses
 import glob
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from kerascls.config import Config, load_config
 from kerascls.datasets import Dataset, load_config_data
 from kerascls.devices import Placement, placement_for, prepare, versions
 from kerascls.errors import DataError, KerasclsError, RunError
-from kerascls.runs import CHECKPOINT, Run, is_run
+from kerascls.features import computed_by
+from kerascls.runs import CHECKPOINT, Run, going_on, is_run
 
 MACHINE = ("name", "cores", "threads")  # of manifest.json's device: what a run may go on with others of
 
@@ -61,20 +65,21 @@ def taken_up(
         DataError: its data are not here.
     """
     _refuse_complete(run)
-    config = _typed(run, recipe, tables) if recipe is not None else _own(run, data)
+    config = _typed(run, recipe, tables, data) if recipe is not None else _own(run, data)
     with run.locked():
         _refuse_complete(run)  # by the process that had the lock until now
         run.clear()
         manifest = run.manifest
         state = checkpoint.read(run.path)
         prepare(config.devices)
-        dataset = load_config_data(config.data, data_dir)
+        name = manifest["data"]["name"]  # it keeps, wherever its data lie by now
+        dataset = dataclasses.replace(load_config_data(config.data, data_dir), name=name)
         placement = placement_for(config.devices)
         now_is = {
             "data": {"fingerprint": dataset.fingerprint()},
             "versions": versions(),
             "code": code_digest(config),
-            "device": placement.describe(),
+            "device": placement.describe() | computed_by(config.features, placement),
         }
         was = {key: manifest.get(key, {}) for key in now_is}
         was["data"] = {"fingerprint": manifest["data"]["fingerprint"]}
@@ -107,19 +112,28 @@ def _own(run: Run, data: str | os.PathLike | None) -> Config:
             f"command again, with --resume {run.path}: {manifest.get('command')}"
         )
     if data is not None:
-        return dataclasses.replace(config, data=dataclasses.replace(config.data, name=os.fspath(data)))
+        return _of_data(config, os.fspath(data))
     if manifest["data"].get("source") == "folder" or config.data.name.endswith(".npz"):
         if not Path(config.data.name).exists():
             raise DataError(f"{config.data.name}, the data of {run.path}, is not here. Say where: --data PATH.")
     return config
 
 
-def _typed(run: Run, recipe: str, tables: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The recipe that was typed, if it is the run's."""
+def _typed(
+    run: Run, recipe: str, tables: Mapping[str, Mapping[str, Any]], data: str | os.PathLike | None = None
+) -> Config:
+    """The recipe that was typed, if it is the run's, with its data where `data` says."""
+    own = run.config
     typed = load_config(recipe, tables, use_fallback=run.manifest["data"]["fallback_for"] is not None)
-    if differ := _differences(portable(typed).as_tables(), run.config.as_tables()):
+    same = portable(typed) if data is None else _of_data(portable(typed), own.data.name)
+    if differ := _differences(same.as_tables(), own.as_tables()):
         raise RunError(f"{run.path} is of another recipe, and cannot go on by this one: {'; '.join(differ)}.")
-    return typed
+    return typed if data is None else _of_data(typed, os.fspath(data))
+
+
+def _of_data(config: Config, name: str) -> Config:
+    """The recipe for the same data elsewhere, which their fingerprint tells."""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
 
 
 def interrupted(name: str, config: Config) -> tuple[Run, str] | None:
@@ -144,8 +158,8 @@ def how_far(state: checkpoint.State | None) -> str:
 def advice(path: Path) -> str:
     """For a folder that is in the way."""
     with contextlib.suppress(KerasclsError):
-        if is_run(path) and Run.unfinished(path).manifest.get("status") != "complete":
-            return f" Its training was ended: `kerascls train --resume {path}` goes on with it."
+        if is_run(path) and (told := going_on(path, Run.unfinished(path).manifest["status"])):
+            return f" Its training was ended:{told}"
     return ""
 
 
@@ -162,15 +176,45 @@ def _differences(now_is: Mapping[str, Any], was: Mapping[str, Any], above: str =
 
 
 def code_digest(config: Config) -> str:
-    """SHA-256 of all that a training runs by: kerascls' own code, and the user's code and weights that it names."""
+    """SHA-256 of all that a training runs by: kerascls' own code, and the user's code and weights that it names, with
+    the modules that this code imports."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     named = [config.data.name, config.model.name, *map(str, config.model.options.values())]
-    files += [Path(name) for name in named if name.endswith((".py", ".keras", ".h5")) and Path(name).is_file()]
+    own = [Path(name) for name in named if name.endswith((".py", ".keras", ".h5")) and Path(name).is_file()]
+    files += own + imported_by([path for path in own if path.suffix == ".py"])
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def imported_by(files: Sequence[Path]) -> list[Path]:
+    """The Python files that these import, and those import, by name: but for kerascls', Python's and installed ones,
+    whose versions are compared. Of a package all files. Nothing is run."""
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found: dict[Path, None] = {}
+    known, waiting = {"kerascls"}, list(files)
+    while waiting:
+        try:
+            tree = ast.parse(waiting.pop().read_bytes())
+        except (OSError, SyntaxError, ValueError):  # which the import itself will tell
+            continue
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in {name.partition(".")[0] for name in names} - known:
+                known.add(name)
+                with contextlib.suppress(ImportError, ValueError):
+                    spec = importlib.util.find_spec(name)
+                    folders = (spec and spec.submodule_search_locations) or []
+                    inside = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+                    new = inside or [Path(spec.origin)] if spec and spec.has_location else inside
+                    new = [path for path in new if path.suffix == ".py" and not installed & {*path.resolve().parents}]
+                    found |= dict.fromkeys(new)
+                    waiting += new
+    return list(found)
 
 
 def portable(config: Config) -> Config:

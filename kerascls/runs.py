@@ -206,9 +206,10 @@ class Run:
         """Raises RunError if `path` is not a run folder of this format that has a model."""
         run = cls.unfinished(path)
         if not run.model_path.is_file():
+            status = run.manifest["status"]
             raise RunError(
-                f"{path} has no model.keras: its training ended (status {run.manifest.get('status')}) before "
-                f"an epoch was kept. `kerascls train --resume {path}` goes on with it."
+                f"{path} has no model.keras: its training ended (status {status}) before an epoch was kept."
+                + going_on(path, status)
             )
         return run
 
@@ -303,6 +304,14 @@ def all_notices(fallback_for: str | None, data: str, random_backbone: bool) -> s
     """What a model's every answer must be preceded by, or None."""
     notices = [fallback_notice(fallback_for, data), random_backbone_notice() if random_backbone else None]
     return "\n".join(notice for notice in notices if notice) or None
+
+
+def going_on(path: Path, status: str) -> str:
+    """How a run whose training ended so can be gone on with; "" where it is complete."""
+    command = f"`kerascls train --resume {path}` goes on with it"
+    if status == "failed":
+        return f" {command} once what it failed by is mended; a loss that is not finite comes again by the same recipe."
+    return f" {command}." if status != "complete" else ""
 
 
 def is_run(path: Path) -> bool:

@@ -1,7 +1,9 @@
 """Training: a recipe and its data in, a run folder out."""
 
 import contextlib
+import csv
 import dataclasses
+import itertools
 import os
 import shutil
 import sys
@@ -17,8 +19,9 @@ from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
 from kerascls.datasets import Dataset, Split, load_recipe_data, skipped_lines, spread
 from kerascls.devices import Placement, placement_for, prepare, versions
-from kerascls.errors import ConfigError, OutputError, TrainingFailed
+from kerascls.errors import ConfigError, OutputError, RunError, TrainingFailed
 from kerascls.evaluate import draw
+from kerascls.features import choose_precision, computed_by
 from kerascls.fit import Fit
 from kerascls.load import Classifier, load
 from kerascls.resume import Ended, advice, code_digest, interrupted, portable, taken_up
@@ -129,11 +132,11 @@ def train(
         with taken_up(Run.unfinished(resume), None, {}, data, data_dir) as ended:
             return _go_on(ended, quiet, log_steps)
     recipe = os.fspath(recipe or "mnist_cnn")
+    if resume is not None:
+        with taken_up(Run.unfinished(resume), recipe, tables, data, data_dir) as ended:
+            return _go_on(ended, quiet, log_steps)
     if data is not None:
         tables.setdefault("data", {})["name"] = os.fspath(data)
-    if resume is not None:
-        with taken_up(Run.unfinished(resume), recipe, tables, None, data_dir) as ended:
-            return _go_on(ended, quiet, log_steps)
     wish = load_config(recipe, tables).devices
     prepare(wish)
     config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
@@ -162,10 +165,7 @@ def _go_on(ended: Ended, quiet: bool, log_steps: int) -> TrainResult:
 class _Training(Fit):
     """One training, from data to scored run."""
 
-    before = 0.0  # seconds that it took until it was interrupted
-
     def __init__(self, config: Config, published: Dataset, placement: Placement, quiet: bool, log_steps: int):
-        self.began = time.perf_counter()
         self.published = published
         super().__init__(
             config, with_all_splits(published, config.data.validation, config.data.test), placement, quiet, log_steps
@@ -193,7 +193,7 @@ class _Training(Fit):
             "seed": config.train.seed,
             "versions": versions(),
             "code": code_digest(config),
-            "device": self.placement.describe(),
+            "device": self.placement.describe() | computed_by(config.features, self.placement),
             "started": now(),
             **{key: fitted[key] for key in ("seconds", "best_epoch", "kept_epoch")},
             "data": {
@@ -224,6 +224,8 @@ class _Training(Fit):
     def go_on(self, ended: Ended) -> None:
         """Takes up a run that was ended, from its checkpoint, or from its beginning where it has none."""
         run, state = ended.run, ended.state
+        if self.splits["train"].origin is not None and (differs := self.other_files(run)):
+            raise RunError(f"{run.path} cannot go on to the same numbers: {differs}. Go on where all is as it was.")
         self.run, self.folder, self.state = run, run.path, state
         manifest = run.manifest
         self.manifest = {
@@ -240,7 +242,7 @@ class _Training(Fit):
                 },
             ],
         }
-        self.before = self.manifest["seconds"]["total"] or 0.0
+        self.total_from -= self.manifest["seconds"]["total"] or 0.0
         self.run.write_manifest(self.manifest)
         if not self.quiet:
             self.tell_data()
@@ -264,7 +266,7 @@ class _Training(Fit):
             raise
         finally:
             self.manifest["status"] = status
-            self.manifest["seconds"]["total"] = round(self.before + time.perf_counter() - self.began, 3)
+            self.manifest["seconds"]["total"] = round(time.perf_counter() - self.total_from, 3)
             with contextlib.suppress(*[OutputError] if sys.exc_info()[0] else []):  # which has been told
                 self.run.write_manifest(self.manifest)
             if status == "complete":
@@ -327,7 +329,7 @@ class _Training(Fit):
         features = self.config.features
         if features.views == 1 and self.config.augment.policy:
             notes.append("features.views = 1: features of the images as they are. For augment.policy, 2 or more.")
-        if features.views and self.features_precision() != features.precision:
+        if features.views and choose_precision(features.precision, place) != features.precision:
             notes.append("features.precision is float32: this processor does not compute in bfloat16.")
         return [note for note in notes if note]
 
@@ -337,6 +339,18 @@ class _Training(Fit):
             if name != "validation" or self.config.data.validation != "test":
                 for file, label in zip(split.origin.names, split.labels, strict=True):
                     yield name, self.dataset.class_names[label], file
+
+    def other_files(self, run: Run) -> str | None:
+        """In what the files and their order, which is by name, are not those that a run began with; None where they
+        are."""
+        try:
+            with (run.path / "splits.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                for was, now_is in itertools.zip_longest(itertools.islice(csv.reader(file), 1, None), self.files()):
+                    if was is None or now_is is None or tuple(was) != now_is:
+                        return f"splits.csv has {was and list(was)}, where now is {now_is and list(now_is)}"
+        except (OSError, csv.Error, ValueError) as error:
+            return f"splits.csv is missing or damaged ({error})"
+        return None
 
     def keep(self) -> None:
         self.save(self.run.model_path)

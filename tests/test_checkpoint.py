@@ -1,5 +1,6 @@
 """Checkpoints: a training that was ended goes on to the bits that it would have had, or says why it cannot."""
 
+import csv
 import importlib
 import json
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny_transfer
+from PIL import Image
 
 import kerascls
 from kerascls import checkpoint, resume
@@ -266,6 +268,22 @@ def test_your_own_code_runs_only_where_it_is_typed(monkeypatch, tmp_path):
             kerascls.train("recipe.toml", out="run")
     with pytest.raises(RunError, match=r"of your own code, ./my_net.py, which runs only where you name it"):
         kerascls.train(resume="run")
+    Path("helper.py").write_text("from package import inside\n")  # as from PYTHONPATH, or beside a program
+    Path("package").mkdir()
+    Path("package/__init__.py").touch()
+    Path("package/inside.py").write_text("import json, helper, keras, not_here\n")
+    network = Path("my_net.py").read_text()
+    Path("my_net.py").write_text(f"def more():\n    import helper\n\n{network}")
+    config = Run(Path("run")).config
+    assert resume.imported_by([Path("my_net.py")]) == []
+    without = resume.code_digest(config)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with_helper = resume.code_digest(config)
+    found = resume.imported_by([Path("my_net.py")])
+    assert sorted(path.name for path in found) == ["__init__.py", "helper.py", "inside.py"]
+    Path("package/inside.py").write_text("LEVEL = 2\n")
+    assert len({without, with_helper, resume.code_digest(config)}) == 3
+    Path("my_net.py").write_text(network)
     assert kerascls.train("recipe.toml", resume="run").status == "complete"
 
 
@@ -282,7 +300,66 @@ def test_data_that_was_moved_is_named(tmp_path, monkeypatch):
     moved = shutil.move(tmp_path / "mine.npz", tmp_path / "elsewhere" / "mine.npz")
     with pytest.raises(kerascls.errors.DataError, match="is not here. Say where: --data PATH"):
         kerascls.train(resume=ended_here)
+    shutil.copytree(ended_here, "typed")
+    whole = kerascls.train("mnist_cnn", data=moved, out="whole", epochs=2)
     assert kerascls.train(resume=ended_here, data=moved).status == "complete"
+    assert kerascls.train("mnist_cnn", resume="typed", data=moved, epochs=2).test == whole.test
+    other = shutil.copy(moved, "other.npz")
+    np.savez(other, x_train=images[:30], y_train=labels[:30], x_test=images[:9], y_test=labels[:9])
+    shutil.copytree("typed", "again")
+    manifest = Run(Path("again")).manifest
+    Run(Path("again")).write_manifest({**manifest, "status": "interrupted"})
+    with pytest.raises(RunError, match="data.fingerprint was"):
+        kerascls.train("mnist_cnn", resume="again", data=other, epochs=2)
+
+
+def test_a_run_keeps_the_name_of_its_data_and_its_seconds(tmp_path, monkeypatch):
+    """Gone on with where its data have another name, to the bytes that it would have had."""
+    tree = {f"{kind}/{i}.png": i for kind in ("ape", "bee") for i in range(8)}
+    for (name, i), shade in zip(tree.items(), range(100, 200), strict=False):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((12, 12, 3), shade + i, np.uint8)).save(tmp_path / "pets" / name)
+    options = {"overrides": {"data": {"image_shape": [32, 32, 3]}}, "epochs": 2}
+    whole = kerascls.train("folder_scratch", data="pets", out="whole", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SaveState, "on_epoch_begin", lambda self, epoch, logs: epoch and (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            kerascls.train("folder_scratch", data="pets", out="run", **options)
+    before = checkpoint.read(Path("run")).progress["seconds"]
+    assert before["total"] > before["fit"] > 0
+    shutil.copytree("run", "renamed")
+    shutil.copytree("run", "without")
+    moved = shutil.move("pets", "animals")
+    kerascls.train(resume="run", data=moved)
+    for file in ("metrics.json", "splits.csv"):
+        assert Path("run", file).read_bytes() == Path("whole", file).read_bytes()
+    assert kerascls.load("run").card == kerascls.load(whole.path).card
+    after = Run(Path("run")).manifest["seconds"]
+    assert after["total"] > before["total"] and after["fit"] > before["fit"]
+    first = csv_rows("whole/splits.csv")[1][2]
+    shutil.move(Path(moved, first), Path(moved, first).with_name("zebra.png"))
+    with pytest.raises(RunError, match=r"splits.csv has \['train', .*where now is"):
+        kerascls.train(resume="renamed", data=moved)
+    Path("without/splits.csv").unlink()
+    with pytest.raises(RunError, match="splits.csv is missing"):
+        kerascls.train(resume="without", data=moved)
+
+
+def csv_rows(path):
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_where_going_on_would_end_alike_it_is_not_promised(monkeypatch):
+    ended(Path("run"), 1, monkeypatch)
+    Path("run/model.keras").unlink()
+    for status, told in (("interrupted", "goes on with it.$"), ("failed", "once what it failed by is mended")):
+        run = Run(Path("run"))
+        run.write_manifest({**run.manifest, "status": status})
+        with pytest.raises(RunError, match=told):
+            kerascls.load("run")
+        with pytest.raises(OutputError, match=rf"Its training was ended:.*{told.rstrip('$')}"):
+            kerascls.train("mnist_cnn", data="digits", out="run")
 
 
 def test_sigterm_ends_a_training_as_ctrl_c_does(tmp_path):

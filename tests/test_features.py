@@ -10,10 +10,11 @@ import pytest
 from conftest import one_line_error, tiny_transfer
 
 import kerascls
-from kerascls import cache, features
+from kerascls import cache, features, resume
 from kerascls.augment import apply_policy
+from kerascls.callbacks import SaveState
 from kerascls.datasets import Split
-from kerascls.errors import ConfigError, ModelError
+from kerascls.errors import ConfigError, ModelError, RunError
 from kerascls.features import CHUNK, Extractor, folded, split_model
 from kerascls.models import build_model
 
@@ -189,6 +190,28 @@ def test_the_engine_is_openvino_where_it_is_installed_and_tensorflow_elsewhere(t
     with pytest.raises(ConfigError, match=r"pip install 'kerascls\[openvino\]'"):
         kerascls.train(tiny, out="none", overrides={"features": {"views": 1, "engine": "openvino"}})
     assert not Path("none").exists()
+
+
+def test_a_run_goes_on_by_what_computed_its_features_alone(tiny, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveState, "on_epoch_begin", interrupt)
+        kerascls.train(tiny, out="run", overrides={"features": {"views": 1}})
+    by = manifest("run")["device"]["features"]
+    assert (by["engine"], by["precision"]) == ("openvino", "float32") and by["openvino"][:2] == "20"
+    other = monkeypatch.context
+    with other() as patch:
+        patch.setattr(features.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(RunError, match="device.features.engine was openvino, and is tensorflow"):
+            kerascls.train(resume="run")
+    with other() as patch:
+        patch.setattr(features.importlib.metadata, "version", lambda name: "2020.1")
+        patch.setattr(resume, "versions", lambda: manifest("run")["versions"])
+        with pytest.raises(RunError, match=rf"device.features.openvino was {by['openvino']}, and is 2020.1"):
+            kerascls.train(resume="run")
+    assert kerascls.train(resume="run").status == "complete"
 
 
 # The rows
