@@ -17,7 +17,7 @@ from benchmarks.measure import REPOSITORY, NotRun, machine, package_versions, su
 from benchmarks.plan import TRAININGS, Settings
 from benchmarks.table import table, with_table
 from kerascls.errors import KerasclsError, OutputError
-from kerascls.runs import write_json, write_text
+from kerascls.files import write_json, write_text
 
 RESULTS = REPOSITORY / "benchmarks" / "results.json"
 # Name to the module that measures it: it has `describe` and `turn`.

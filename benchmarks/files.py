@@ -62,8 +62,8 @@ def _count(settings: Settings) -> int:
 
 def draw(folder: str, count: str) -> None:
     from kerascls.datasets import load_dataset
+    from kerascls.files import atomic
     from kerascls.images import encode_png
-    from kerascls.runs import atomic
 
     splits = load_dataset("digits").splits
     images = [image for split in splits.values() for image in split.images][: int(count)]

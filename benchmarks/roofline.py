@@ -64,8 +64,8 @@ def draw(folder: Path, count: int) -> dict[str, Any]:
 
     from kerascls.card import Card
     from kerascls.datasets import load_dataset
+    from kerascls.files import atomic
     from kerascls.models import build_model
-    from kerascls.runs import atomic
     from kerascls.save import save_keras
 
     dataset = load_dataset("shapes", image_shape=(SIDE, SIDE, 3))

@@ -170,7 +170,7 @@ def write_arrays(name: str, file: str, data_dir: str | None = None) -> None:
     import numpy as np
 
     from kerascls.datasets import load_dataset
-    from kerascls.runs import atomic
+    from kerascls.files import atomic
 
     splits = load_dataset(name, data_dir).splits
     arrays = {f"{letter}_{split}": values for split in ("train", "test") for letter, values in _xy(splits[split])}

@@ -21,8 +21,8 @@ import filelock
 import numpy as np
 
 from kerascls.errors import ConfigError, DataError, OutputError
+from kerascls.files import alone, write_json
 from kerascls.json_files import fault, read_json
-from kerascls.runs import alone, write_json
 
 CACHE_MB = 20_000  # 10**6 bytes, where KERASCLS_CACHE_MB says nothing: ResNet50's features of 2.4 million images
 _PART, _DONE, _KEY, _LOCK = "features.part", "features.npy", "key.json", "lock"

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from kerascls import checkpoint
 from kerascls.checkpoint import Place, State
 from kerascls.errors import TrainingFailed
-from kerascls.runs import write_text
+from kerascls.files import write_text
 
 HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from kerascls.errors import RunError
+from kerascls.files import atomic
 from kerascls.json_files import fault, only, read_json
-from kerascls.runs import CHECKPOINT, atomic
+from kerascls.runs import CHECKPOINT
 
 _FILE, _FORMAT = "state.npz", 1
 KINDS = ("weights", "optimizer", "metrics", "generators")

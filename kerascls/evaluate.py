@@ -10,8 +10,9 @@ import numpy as np
 from kerascls import devices, metrics
 from kerascls.datasets import Dataset, Split, load_dataset, rename
 from kerascls.errors import DataError, OutputError, RunError
+from kerascls.files import write_json
 from kerascls.load import Classifier, load
-from kerascls.runs import Run, write_json
+from kerascls.runs import Run
 from kerascls.split import with_all_splits
 
 if TYPE_CHECKING:

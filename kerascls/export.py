@@ -10,10 +10,11 @@ import numpy as np
 
 from kerascls.datasets import spread
 from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
+from kerascls.files import atomic, one_at_a_time, write_json
 from kerascls.json_files import fault, read_json
 from kerascls.load import Classifier, load
 from kerascls.proof import Proof, Questions, prove
-from kerascls.runs import Run, atomic, write_json
+from kerascls.runs import Run
 from kerascls.save import save_h5, save_keras, save_litert, save_onnx, save_openvino, save_saved_model, save_weights
 
 CALIBRATION = 200  # training images from which int8 reads the ranges of activations
@@ -157,13 +158,14 @@ class Exporter:
     def note(self, format: str, made: Export) -> None:
         """Keeps what was found in exports/export.json."""
         file = self.run.path / "exports" / "export.json"
-        try:
-            told = read_json(file.read_text(encoding="utf-8"))
-            known = {} if fault(told, {"exports": dict}) else told["exports"]
-        except (OSError, ValueError):
-            known = {}
-        known[format] = {"file": FORMATS[format].place, "bytes": made.size, **dataclasses.asdict(made.proof)}
-        write_json(file, {"format": 1, "exports": {name: known[name] for name in FORMATS if name in known}})
+        with one_at_a_time(file.parent):
+            try:
+                told = read_json(file.read_text(encoding="utf-8"))
+                known = {} if fault(told, {"exports": dict}) else told["exports"]
+            except (OSError, ValueError):
+                known = {}
+            known[format] = {"file": FORMATS[format].place, "bytes": made.size, **dataclasses.asdict(made.proof)}
+            write_json(file, {"format": 1, "exports": {name: known[name] for name in FORMATS if name in known}})
 
     def questions(self) -> Questions:
         """The run's samples, some of them at another size, and the images that were named."""

@@ -22,10 +22,11 @@ from kerascls.config import Config, Train
 from kerascls.datasets import Dataset, Split
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, DataError, RunError, TrainingFailed, WeightsMissing
+from kerascls.files import write_json
 from kerascls.json_files import only
 from kerascls.optimizers import make_optimizer
 from kerascls.recipe_faults import size_problems
-from kerascls.runs import random_backbone_notice, write_json
+from kerascls.runs import random_backbone_notice
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tomli_w
 from kerascls.catalog import build_options, model_files, recipe_path
 from kerascls.config import SECTIONS, load_config, read_toml
 from kerascls.errors import ConfigError, OutputError
-from kerascls.runs import write_text
+from kerascls.files import write_text
 
 
 def new_recipe(name: str, source: str) -> Path:

@@ -17,7 +17,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 from kerascls.errors import OutputError
-from kerascls.runs import atomic
+from kerascls.files import atomic
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from kerascls.datasets import load_dataset, natural_key, skipped_lines
 from kerascls.errors import DataError, KerasclsError, printable
+from kerascls.files import write_csv
 from kerascls.formats import SUFFIXES
 from kerascls.load import Classifier, Prediction, load
-from kerascls.runs import write_csv
 from kerascls.split import with_all_splits
 from kerascls.table import BATCH_SIZE, Table, columns, row_of, table_key
 

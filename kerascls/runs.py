@@ -1,19 +1,9 @@
-"""Run folders: the files that pass between commands, each written whole or not at all."""
+"""Run folders: the files that pass between commands."""
 
 import contextlib
-import csv
 import dataclasses
 import datetime
-import errno
-import io
-import itertools
-import json
-import os
-import re
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +11,7 @@ import filelock
 
 from kerascls.config import Config, config_from_toml
 from kerascls.errors import ConfigError, OutputError, RunError
+from kerascls.files import alone, atomic, clear_left, free_name, write_json
 from kerascls.json_files import fault, read_json
 
 FORMAT = 1  # of manifest.json
@@ -37,119 +28,6 @@ MANIFEST = {  # what is read of manifest.json; a key with "?" came later, or a r
     "resumed?": list,
 }
 CHECKPOINT = "checkpoint"  # the folder in a run's; it goes when the run is complete
-TEMPORARY = "kerascls-"  # how a folder's name begins, behind a dot, in which something is being written
-
-
-@contextlib.contextmanager
-def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it (over a file that stands there) if the block ends well.
-
-    What is written may be a file or a folder; a folder replaces one that stands there only with `replace_folder`.
-    Nothing is left behind if the block raises. The file's bytes are on the disk before the name is.
-    """
-    path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OutputError(f"Cannot write {path}: it is a device or a pipe. Expected a file's name.")
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{TEMPORARY}", dir=path.parent))
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    temporary = folder / path.name
-    try:
-        yield temporary
-        if temporary.is_dir() and path.exists() and not replace_folder:
-            raise OutputError(f"{path} exists already. Remove it, or choose another place.")
-        for file in [temporary] if temporary.is_file() else sorted(temporary.rglob("*")):
-            if file.is_file() and not file.is_symlink():
-                with open(file, "rb+") as handle:
-                    os.fsync(handle.fileno())
-        if temporary.is_dir() and path.exists():
-            os.replace(path, folder / "replaced")  # goes with the temporary folder
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BrokenPipeError:  # of stdout, while a table is written beside it
-        raise
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error of a place that cannot be written, by the name that it would have had."""
-    said = re.search(r"errno = (\d+)", str(error))  # HDF5 has no other way to tell
-    reason = os.strerror(int(said[1])) if said else error.strerror or error
-    parts = [part for part in Path(path).parts if not part.startswith(f".{TEMPORARY}")]
-    return OutputError(f"Cannot write {Path(*parts)}: {reason}.")
-
-
-@contextlib.contextmanager
-def alone(lock: Path, waiting: str | None) -> Iterator[None]:
-    """Alone among all processes that take the file `lock`, made where it is not there. A second one says `waiting` on
-    stderr, and waits; a lock ends with its process, however that ends.
-
-    Raises:
-        filelock.Timeout: another process has it, and `waiting` is None.
-        OSError: it cannot be written.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except filelock.Timeout:
-        if waiting is None:
-            raise
-        print(waiting, file=sys.stderr, flush=True)
-        held.acquire()
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOLCK):  # of a network drive without locks
-            raise
-    try:
-        yield
-    finally:
-        held.release()
-
-
-def sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Bytes of file names that are not UTF-8 are written as they are."""
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.writelines(map(csv_line, itertools.chain([columns], rows)))
-
-
-def csv_line(row: Sequence[Any]) -> str:
-    """A row as `csv.reader` reads it back. Python's writer leaves a carriage return unquoted, which ends a row."""
-    written = io.StringIO()
-    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in row) else csv.QUOTE_MINIMAL
-    csv.writer(written, lineterminator="\n", quoting=quoting).writerow(row)
-    return written.getvalue()
-
-
-def free_name(path: Path) -> Path:
-    """`path`, or the first of `path`-2, `path`-3, ... that does not exist."""
-    candidate, count = path, 1
-    while candidate.exists():
-        count += 1
-        candidate = path.with_name(f"{path.name}-{count}")
-    return candidate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,9 +111,9 @@ class Run:
 
     def clear(self) -> None:
         """Removes what writers that were killed left behind. Call it `locked`."""
-        for left in self.path.rglob(".*"):
-            if re.fullmatch(rf"\.{TEMPORARY}.+", left.name):
-                shutil.rmtree(left, ignore_errors=True)
+        for folder in [self.path, *(path for path in self.path.rglob("*") if path.is_dir())]:
+            if folder.is_dir():  # not within one that was just removed
+                clear_left(folder)
 
     def _read(self, name: str) -> Any:
         """A JSON file of the run. Raises RunError if it is missing or damaged."""

@@ -19,7 +19,7 @@ import numpy as np
 from kerascls import devices
 from kerascls.card import CARD, PROPERTY, Card
 from kerascls.errors import ModelError, OutputError
-from kerascls.runs import atomic, cannot_write
+from kerascls.files import atomic, cannot_write
 
 TOP = 5  # names in a SavedModel's top_labels, where there are so many classes
 OPSET = 18  # of ONNX: the newest that tf2onnx 1.17 writes

@@ -13,8 +13,8 @@ from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split
 from kerascls.datasets._folder import SPLITS_FILE, list_folder
 from kerascls.errors import ConfigError, DataError, OutputError
+from kerascls.files import atomic, write_csv
 from kerascls.formats import HEAD_BYTES, image_kind, read_bytes
-from kerascls.runs import atomic, write_csv
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
 

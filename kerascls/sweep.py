@@ -1,5 +1,6 @@
 """Sweeping: every combination of some settings, trained and compared on validation data. The test split is not seen."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -8,7 +9,7 @@ import re
 import shlex
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from kerascls.config import Config, load_config, parse_sets
 from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.devices import Placement, placement_for, prepare
 from kerascls.errors import ConfigError, OutputError, TrainingFailed
+from kerascls.files import cannot_write, csv_line, write_csv
 from kerascls.fit import Fit
-from kerascls.runs import free_name, write_csv
 from kerascls.split import folds_of, with_all_splits
 
 MOST_TRIALS = 10_000
@@ -92,7 +93,8 @@ def sweep(
 ) -> SweepResult:
     """Trains every combination of `grid` on the recipe's data and compares them on its validation data.
 
-    The test split is put aside unseen. A table of all trials is written after each of them.
+    The test split is put aside unseen. A table of all trials is written after each of them; until the first has ended,
+    it has its head alone.
 
     Args:
         recipe: a recipe's name, or the path of a .toml file.
@@ -131,37 +133,81 @@ def sweep(
                 f"A sweep compares on validation data. Received: data.validation = {config.data.validation!r}. Add "
                 "--set data.validation=0.1, or --folds 5."
             )
-    out = Path(out) if out is not None else free_name(Path("saved_models") / f"sweep-{Path(recipe).stem}.csv")
-    if out.exists():
-        raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
+    out = Path(out) if out is not None else None
+    if out is not None and out.exists():
+        raise _in_the_way(out)
     prepare(configs[0].devices)
     loaded: dict[str, tuple[Config, Dataset]] = {}
     trials: list[Trial] = []
     columns = [*grid, "fold", "seed", "epoch", "val_accuracy", "val_loss", "seconds", "error"]
-    for settings, table in zip(combinations, tables, strict=True):
-        same_data = json.dumps(table.get("data", {}), sort_keys=True, default=str)
-        if same_data not in loaded:
-            loaded[same_data] = load_recipe_data(recipe, table, data_dir, fallback)
-        config, published = loaded[same_data]
-        config = load_config(recipe, table, use_fallback=config.fallback_for is not None)
-        placement = placement_for(config.devices)
-        for seed, fold in itertools.product(seeds, range(folds) if folds else [None]):
-            one = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
-            begin = time.perf_counter()
-            fit = _fit(one, published, placement, folds, fold, quiet)
-            error = None
-            try:
-                status = fit.fit()
-            except TrainingFailed as failure:
-                status, error = "complete", str(failure)
-            if status == "interrupted":
-                return SweepResult(out, status, trials)
-            trials.append(_trial(fit, settings, fold, seed, time.perf_counter() - begin, error))
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_csv(out, columns, map(_row, trials))
-            if tell:
-                tell(trials[-1])
+    with _claimed(out, recipe, columns, trials) as out:
+        for settings, table in zip(combinations, tables, strict=True):
+            same_data = json.dumps(table.get("data", {}), sort_keys=True, default=str)
+            if same_data not in loaded:
+                loaded[same_data] = load_recipe_data(recipe, table, data_dir, fallback)
+            config, published = loaded[same_data]
+            config = load_config(recipe, table, use_fallback=config.fallback_for is not None)
+            placement = placement_for(config.devices)
+            for seed, fold in itertools.product(seeds, range(folds) if folds else [None]):
+                one = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
+                begin = time.perf_counter()
+                fit = _fit(one, published, placement, folds, fold, quiet)
+                error = None
+                try:
+                    status = fit.fit()
+                except TrainingFailed as failure:
+                    status, error = "complete", str(failure)
+                if status == "interrupted":
+                    return SweepResult(out, status, trials)
+                trials.append(_trial(fit, settings, fold, seed, time.perf_counter() - begin, error))
+                write_csv(out, columns, map(_row, trials))
+                if tell:
+                    tell(trials[-1])
     return SweepResult(out, "complete", trials)
+
+
+@contextlib.contextmanager
+def _claimed(out: Path | None, recipe: str, columns: Sequence[str], trials: Sequence[Trial]) -> Iterator[Path]:
+    """The table with its head alone, made by this process and no other; it goes again if the block leaves no trial.
+
+    Raises:
+        OutputError: `out` exists, or cannot be written.
+    """
+    folder, name = Path("saved_models"), f"sweep-{Path(recipe).stem}"
+    places = iter([out]) if out else (folder / f"{name}{f'-{i}' * (i > 1)}.csv" for i in itertools.count(1))
+    path = next(places)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while not _made(path, csv_line(columns)):
+            if out is not None:
+                raise _in_the_way(out)
+            path = next(places)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    try:
+        yield path
+    finally:
+        if not trials:
+            path.unlink(missing_ok=True)
+
+
+def _made(path: Path, text: str) -> bool:
+    """Whether this process made the file. Raises OSError, and leaves nothing, where it cannot be written."""
+    try:
+        file = path.open("x", encoding="utf-8", newline="")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(text)
+    except OSError:
+        path.unlink()
+        raise
+    return True
+
+
+def _in_the_way(out: Path) -> OutputError:
+    return OutputError(f"{out} exists already. Remove it, or give --out another place.")
 
 
 class _Fold(Fit):

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from kerascls import devices
 from kerascls.errors import OutputError
+from kerascls.files import csv_line, sync_folder
 from kerascls.load import Prediction, model_files
-from kerascls.runs import csv_line, sync_folder
 
 BATCH_SIZE = 32  # rows that are kept together: an answer's last bits depend on its batch
 
@@ -37,20 +37,25 @@ class Table:
         self._head = _csv([columns(top_k)])
 
     def __enter__(self) -> "Table":
-        try:
-            self.file = open(self.partial, "a+b")
-        except OSError as error:
-            raise self._cannot(error) from None
-        if not _lock(self.file):
-            self.file.close()
-            raise OutputError(f"Cannot write {self.path}: another kerascls is writing {self.partial}. Wait for it.")
-        return self
+        while True:
+            try:
+                self.file = open(self.partial, "a+b")
+            except OSError as error:
+                raise self._cannot(error) from None
+            if not _lock(self.file):
+                self.file.close()
+                raise OutputError(f"Cannot write {self.path}: another kerascls is writing {self.partial}. Wait for it.")
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.partial)):
+                    return self
+            self.file.close()  # another one gave it its last name between the two
 
     def take_over(self, files: Sequence[str]) -> int:
         """Keeps the rows, from the first on, that answer `files` in their order, and drops all behind them.
 
         Whole batches are kept, so that the rest is answered in the batches of an uninterrupted command, to the bit. A
-        file that changed after the last row was written is answered again, and so are all behind it.
+        file that changed, or came to its name, after the last row was written is answered again, and so are all behind
+        it.
 
         Returns:
             How many files are answered.
@@ -61,7 +66,8 @@ class Table:
             self.file.seek(0)
             if self.file.read(len(self._head)) == self._head:
                 for rows, (row, file) in enumerate(zip(self._read_rows(), files, strict=False), 1):  # noqa: B007
-                    if row[0] != file or os.stat(file).st_mtime_ns > written:
+                    about = os.stat(file)
+                    if row[0] != file or max(about.st_mtime_ns, about.st_ctime_ns) > written:
                         break
                     if rows % BATCH_SIZE == 0 or rows == len(files):
                         end, self.kept = self.file.tell(), rows

@@ -22,10 +22,11 @@ from kerascls.devices import Placement, placement_for, prepare, versions
 from kerascls.errors import ConfigError, OutputError, RunError, TrainingFailed
 from kerascls.evaluate import draw
 from kerascls.features import choose_precision, computed_by
+from kerascls.files import atomic, write_csv, write_json, write_text
 from kerascls.fit import Fit
 from kerascls.load import Classifier, load
 from kerascls.resume import Ended, advice, code_digest, interrupted, portable, taken_up
-from kerascls.runs import CHECKPOINT, Run, atomic, now, write_csv, write_json, write_text
+from kerascls.runs import CHECKPOINT, Run, now
 from kerascls.save import save_keras
 from kerascls.split import with_all_splits
 

@@ -17,8 +17,9 @@ from PIL import Image
 
 from kerascls import datasets, formats
 from kerascls.errors import DataError, TooLarge
+from kerascls.files import write_csv
 from kerascls.images import read_pixels, resize
-from kerascls.runs import Run, write_csv
+from kerascls.runs import Run
 
 SHAPE = (16, 16, 3)
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)

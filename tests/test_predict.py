@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from conftest import REPOSITORY, here, one_line_error
 from PIL import Image, ImageDraw
 
 import kerascls
+from kerascls import table
 from kerascls.datasets import natural_key
 from kerascls.images import encode_png
 from kerascls.predict import image_files, predict
@@ -299,6 +301,37 @@ def test_a_killed_command_leaves_no_table_and_the_next_one_finishes_it(digits_ru
     assert code == 0 and out.count("\n") == 3000 and "answers are taken over" in err
     assert "have a light border (of those answered now)" in err
     assert len(Path("a.csv").read_text().splitlines()) == 3001 and not partial.exists()
+
+
+def test_a_file_that_another_took_the_name_of_is_answered_again(digits_run, many, tmp_path, capsys):
+    """However old it says that it is."""
+    other = tmp_path / "other.png"
+    other.write_bytes((many / "3.png").read_bytes())
+    os.utime(other, (1, 1))
+    interrupted(digits_run, "many", 2)
+    time.sleep(0.05)  # a file system's clock has steps
+    shutil.move(other, many / "20.png")
+    _, _, err = here("predict", digits_run, "many", "--csv", "a.csv", capsys=capsys)
+    assert "taken over" not in err
+    with open("a.csv", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert rows["many/20.png"]["probability"] == rows["many/3.png"]["probability"]
+
+
+def test_a_table_that_is_finished_while_another_opens_it_is_not_written_into(monkeypatch):
+    """The other command has given the partial file its last name before this one holds it."""
+    original = table._lock
+
+    def finished_meanwhile(file):
+        monkeypatch.setattr(table, "_lock", original)
+        os.replace("a.csv.key.partial", "a.csv")
+        return original(file)
+
+    monkeypatch.setattr(table, "_lock", finished_meanwhile)
+    Path("a.csv.key.partial").write_text("the other's")
+    with Table(Path("a.csv"), 3, "key", print) as mine:
+        assert mine.take_over([]) == 0 and mine.partial.exists()
+        assert Path("a.csv").read_text() == "the other's"
 
 
 def test_two_commands_do_not_write_one_table(digits_run, many, capsys):

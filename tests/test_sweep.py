@@ -1,6 +1,7 @@
 """Sweeps: every combination once, compared on validation data alone."""
 
 import csv
+import importlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from conftest import here, one_line_error, small_npz, tiny_transfer
 import kerascls
 from kerascls.datasets import Split
 from kerascls.datasets._folder import FileImages
-from kerascls.errors import ConfigError
+from kerascls.errors import ConfigError, DataError, OutputError
 from kerascls.features import Extractor
 from kerascls.split import folds_of
 from kerascls.sweep import SweepResult, Trial, parse_grid, table
@@ -82,6 +83,34 @@ def test_a_trial_has_the_validation_score_of_a_training_with_its_settings(tiny):
     assert (trial.accuracy, trial.epoch) == (pytest.approx(trained.validation["accuracy"]), trained.kept_epoch)
     assert trial.loss == pytest.approx(trained.validation["loss"], rel=1e-5)
     assert not list(Path(".").rglob("*.keras.*")) and not Path("saved_models").exists()
+
+
+def test_sweeps_at_once_have_tables_of_their_own(tiny, monkeypatch):
+    module, inner = importlib.import_module("kerascls.sweep"), []
+    original = module._fit
+
+    def at_once(*arguments):
+        monkeypatch.setattr(module, "_fit", original)
+        assert Path("saved_models/sweep-tiny.csv").read_text().startswith("train.learning_rate,fold,seed,epoch")
+        inner.append(kerascls.sweep(tiny, {"train.learning_rate": [0.01]}))
+        with pytest.raises(OutputError, match="exists already"):
+            kerascls.sweep(tiny, {"train.learning_rate": [0.01]}, out="saved_models/sweep-tiny.csv")
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "_fit", at_once)
+    outer = kerascls.sweep(tiny, {"train.learning_rate": [0.02]})
+    assert [str(one.path) for one in (outer, *inner)] == [f"saved_models/sweep-tiny{i}.csv" for i in ("", "-2")]
+    assert [row["train.learning_rate"] for row in rows_of(outer.path)] == ["0.02"]
+    assert [row["train.learning_rate"] for row in rows_of(inner[0].path)] == ["0.01"]
+
+
+def test_a_sweep_that_comes_to_nothing_leaves_no_table(tiny):
+    Path("broken.npz").write_bytes(b"PK")
+    with pytest.raises(DataError):
+        kerascls.sweep(tiny, {"train.learning_rate": [0.01]}, data="broken.npz")
+    with pytest.raises(OutputError, match="Cannot write tiny.toml/table.csv"):
+        kerascls.sweep(tiny, {"train.learning_rate": [0.01]}, out="tiny.toml/table.csv")
+    assert not list(Path(".").rglob("*.csv"))
 
 
 def test_the_test_split_has_no_say(tiny):

@@ -18,9 +18,9 @@ from keras.src.utils import file_utils
 import kerascls
 from kerascls.catalog import backbones
 from kerascls.errors import ConfigError, ModelError, TrainingFailed, WeightsMissing
+from kerascls.files import alone
 from kerascls.models import build_model, transfer, unfreeze_backbone
 from kerascls.pipeline import scoring_batch_size
-from kerascls.runs import alone
 from kerascls.steps import TrainingModel
 
 RECIPE = """dense = 4

@@ -13,7 +13,7 @@ from kerascls import devices
 from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split, check_memory
 from kerascls.errors import DataError, DataMissing
-from kerascls.runs import alone
+from kerascls.files import alone
 
 _HOST = "https://storage.googleapis.com/tfds-data/"  # where TFDS itself looks first
 _PATIENCE = 5.0  # seconds; without a network TFDS alone would try for over 200

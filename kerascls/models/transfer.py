@@ -16,8 +16,8 @@ from keras.src.utils import file_utils
 from kerascls.catalog import backbones
 from kerascls.datasets._tfds import network_reachable
 from kerascls.errors import KerasclsError, ModelError, WeightsMissing
+from kerascls.files import alone, atomic
 from kerascls.models._files import read_model
-from kerascls.runs import alone, atomic
 from kerascls.scan.containers import check_weights
 
 

@@ -1,0 +1,126 @@
+"""Files and folders: whole or absent, and written by one process at a time."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from kerascls import files
+from kerascls.errors import OutputError
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "metrics.json"
+    files.write_text(path, "old")
+    with pytest.raises(ValueError), files.atomic(path) as temporary:
+        temporary.write_text("ne")
+        raise ValueError
+    assert path.read_text() == "old"
+    files.write_text(path, "new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+def test_a_folder_is_whole_or_absent_and_replaces_nothing(tmp_path):
+    with pytest.raises(RuntimeError), files.atomic(tmp_path / "export") as temporary:
+        temporary.mkdir()
+        raise RuntimeError
+    assert not os.listdir(tmp_path)
+    (tmp_path / "export").mkdir()
+    with pytest.raises(OutputError, match="exists already"), files.atomic(tmp_path / "export") as temporary:
+        temporary.mkdir()
+
+
+def test_a_folder_replaces_another_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "export"
+    for content in ("old", "new"):
+        with files.atomic(path, replace_folder=True) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text("")
+        assert os.listdir(path) == [content]
+    with pytest.raises(RuntimeError), files.atomic(path, replace_folder=True) as temporary:
+        temporary.mkdir()
+        raise RuntimeError
+    assert os.listdir(path) == ["new"] and os.listdir(tmp_path) == ["export"]
+
+
+def test_a_folder_that_does_not_exist_is_one_clear_error(tmp_path):
+    with pytest.raises(OutputError, match="Cannot write"):
+        files.write_text(tmp_path / "nowhere" / "file", "text")
+
+
+def test_nan_is_never_written_as_json(tmp_path):
+    with pytest.raises(ValueError):
+        files.write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not os.listdir(tmp_path)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from kerascls.files import atomic
+with atomic(Path(sys.argv[1])) as temporary:
+    temporary.mkdir()
+    (temporary / "part").write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_and_a_living_one_is_spared(tmp_path):
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / name)], stdout=subprocess.PIPE)
+        for name in ("dead", "alive")
+    ]
+    try:
+        assert [writer.stdout.readline() for writer in writers] == [b"writing\n"] * 2
+        assert len(os.listdir(tmp_path)) == 2
+        writers[0].kill()
+        writers[0].wait()
+        files.write_text(tmp_path / "file", "text")
+        (left, name) = sorted(os.listdir(tmp_path))
+        assert name == "file" and os.listdir(tmp_path / left) == ["alive"]
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+            writer.stdout.close()
+
+
+def test_a_folder_is_replaced_in_one_step(tmp_path, monkeypatch):
+    """Between two renames a kill would leave neither the earlier nor the new one in its place."""
+    path, renamed = tmp_path / "export", []
+
+    def write(content):
+        with files.atomic(path, replace_folder=True) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text("")
+        assert os.listdir(path) == [content] and os.listdir(tmp_path) == ["export"]
+
+    write("old")
+    rename = os.replace
+    monkeypatch.setattr(files.os, "replace", lambda *names: renamed.append(names) or rename(*names))
+    write("new")
+    assert len(renamed) == (0 if sys.platform == "linux" else 2)
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)  # as on other systems
+    write("newer")
+    assert [Path(name).name for name in renamed[-1]] == ["export", "export"]
+
+
+def test_who_asks_second_for_a_folder_waits(tmp_path):
+    order = []
+
+    def second():
+        with files.one_at_a_time(tmp_path):
+            order.append("second")
+
+    with files.one_at_a_time(tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
