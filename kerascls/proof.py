@@ -266,7 +266,7 @@ def prove(questions: Questions, classifier: Classifier, path: Path, runtime: str
         ProofError: a probability differs by more (0.0: by a bit), the card differs, or it cannot be opened.
     """
     expected = classifier.probabilities(questions.pixels, BATCH_SIZE)
-    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:  # which a kill leaves where the next export clears it
         answers = _asked(questions, path, PROBES[runtime], Path(scratch))
     _compare_cards(classifier.card, answers["card"])
     has_bytes = np.array([content is not None for content in questions.encoded])
