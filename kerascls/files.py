@@ -8,10 +8,13 @@ import io
 import itertools
 import json
 import os
+import platform
 import re
 import shutil
 import sys
 import tempfile
+import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import filelock
 from kerascls.errors import OutputError
 
 TEMPORARY = "kerascls-"  # how a folder's name begins, behind a dot, in which something is being written
+DAY = 24 * 60 * 60  # seconds
 
 
 @contextlib.contextmanager
@@ -34,8 +38,8 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OutputError(f"Cannot write {path}: it is a device or a pipe. Expected a file's name.")
+    clear_left(path.parent)
     try:
-        clear_left(path.parent)
         folder, lock = _temporary_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from None
@@ -66,19 +70,30 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
 def _temporary_folder(parent: Path) -> tuple[Path, int | None]:
     """A new one, and the descriptor by which this process holds it; None where folders cannot be held."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{TEMPORARY}", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{TEMPORARY}{_host()}-", dir=parent))
         lock = _held(folder)
         if lock is None or folder.exists():  # else it was taken for a dead writer's before it was held
             return folder, lock
         os.close(lock)
 
 
-def clear_left(folder: Path) -> None:
-    """Removes what writers that were killed left in `folder`: what no process holds any more."""
-    for left in [entry.path for entry in os.scandir(folder) if entry.name.startswith(f".{TEMPORARY}")]:
-        if (lock := _held(Path(left))) is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
+def clear_left(folder: Path, others: bool = False) -> None:
+    """Removes what writers that were killed left in `folder`: what no process holds any more. What other machines left
+    goes after a day, or with `others`, since on some network drives a lock is not seen by others."""
+    try:
+        found = [Path(entry.path) for entry in os.scandir(folder) if entry.name.startswith(f".{TEMPORARY}")]
+    except OSError:  # it may be written all the same
+        return
+    for left in found:
+        with contextlib.suppress(OSError):
+            ours = others or left.name.startswith(f".{TEMPORARY}{_host()}-") or time.time() - left.stat().st_mtime > DAY
+            if ours and (lock := _held(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 def _held(folder: Path, wait: bool = False) -> int | None:

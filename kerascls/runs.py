@@ -112,8 +112,7 @@ class Run:
     def clear(self) -> None:
         """Removes what writers that were killed left behind. Call it `locked`."""
         for folder in [self.path, *(path for path in self.path.rglob("*") if path.is_dir())]:
-            if folder.is_dir():  # not within one that was just removed
-                clear_left(folder)
+            clear_left(folder, others=True)
 
     def _read(self, name: str) -> Any:
         """A JSON file of the run. Raises RunError if it is missing or damaged."""

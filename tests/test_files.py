@@ -90,6 +90,18 @@ def test_what_a_killed_writer_left_goes_with_the_next_and_a_living_one_is_spared
             writer.stdout.close()
 
 
+def test_what_another_machine_left_goes_after_a_day(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(files.platform, "node", lambda: "elsewhere")
+        left, lock = files._temporary_folder(tmp_path)
+    os.close(lock)  # as where a drive does not tell of locks
+    files.write_text(tmp_path / "file", "text")
+    assert left.exists()
+    os.utime(left, (0, 0))
+    files.write_text(tmp_path / "file", "text")
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_a_folder_is_replaced_in_one_step(tmp_path, monkeypatch):
     """Between two renames a kill would leave neither the earlier nor the new one in its place."""
     path, renamed = tmp_path / "export", []
