@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import os
 import re
-import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from kerascls.datasets import Dataset, load_config_data
 from kerascls.devices import Placement, placement_for, prepare, versions
 from kerascls.errors import DataError, KerasclsError, RunError
 from kerascls.features import computed_by
-from kerascls.runs import CHECKPOINT, Run, going_on, is_run
+from kerascls.runs import Run, going_on, is_run
 
 MACHINE = ("name", "cores", "threads")  # of manifest.json's device: what a run may go on with others of
 
@@ -64,10 +63,10 @@ def taken_up(
         RunError: it is complete, is being trained, or was of another recipe, data, code or kind of device.
         DataError: its data are not here.
     """
-    _refuse_complete(run)
+    run.refuse_complete()
     config = _typed(run, recipe, tables, data) if recipe is not None else _own(run, data)
     with run.locked():
-        _refuse_complete(run)  # by the process that had the lock until now
+        run.refuse_complete()  # by the process that had the lock until now
         run.clear()
         manifest = run.manifest
         state = checkpoint.read(run.path)
@@ -94,12 +93,6 @@ def taken_up(
         if moved := "; ".join(_differences(machine, other)):
             print(f"On another machine the last bits of the numbers may differ: {moved}.", file=sys.stderr, flush=True)
         yield Ended(run, config, dataset, placement, state, moved)
-
-
-def _refuse_complete(run: Run) -> None:
-    if run.manifest["status"] == "complete":
-        shutil.rmtree(run.path / CHECKPOINT, ignore_errors=True)
-        raise RunError(f"{run.path} is complete: there is nothing to go on with.")
 
 
 def _own(run: Run, data: str | os.PathLike | None) -> Config:

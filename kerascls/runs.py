@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,12 @@ class Run:
             except OSError as error:
                 raise OutputError(f"Cannot write {folder}: {error.strerror}.") from None
             yield
+
+    def refuse_complete(self) -> None:
+        """Raises RunError where there is nothing to go on with; a checkpoint that a kill left there goes."""
+        if self.manifest["status"] == "complete":
+            shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
+            raise RunError(f"{self.path} is complete: there is nothing to go on with.")
 
     def clear(self) -> None:
         """Removes what writers that were killed left behind. Call it `locked`."""

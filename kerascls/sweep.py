@@ -176,6 +176,7 @@ def _claimed(out: Path | None, recipe: str, columns: Sequence[str], trials: Sequ
     folder, name = Path("saved_models"), f"sweep-{Path(recipe).stem}"
     places = iter([out]) if out else (folder / f"{name}{f'-{i}' * (i > 1)}.csv" for i in itertools.count(1))
     path = next(places)
+    new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while not _made(path, csv_line(columns)):
@@ -189,6 +190,8 @@ def _claimed(out: Path | None, recipe: str, columns: Sequence[str], trials: Sequ
     finally:
         if not trials:
             path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others may have something in it by now
+                new and path.parent.rmdir()
 
 
 def _made(path: Path, text: str) -> bool:

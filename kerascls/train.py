@@ -129,13 +129,11 @@ def train(
             f"{resume} goes on by its own recipe: leave out the changes to it, or type the whole command again, recipe "
             "and all."
         )
-    if resume is not None and recipe is None:
-        with taken_up(Run.unfinished(resume), None, {}, data, data_dir) as ended:
+    if resume is not None:
+        typed = os.fspath(recipe) if recipe is not None else None
+        with taken_up(Run.unfinished(resume), typed, tables, data, data_dir) as ended:
             return _go_on(ended, quiet, log_steps)
     recipe = os.fspath(recipe or "mnist_cnn")
-    if resume is not None:
-        with taken_up(Run.unfinished(resume), recipe, tables, data, data_dir) as ended:
-            return _go_on(ended, quiet, log_steps)
     if data is not None:
         tables.setdefault("data", {})["name"] = os.fspath(data)
     wish = load_config(recipe, tables).devices

@@ -110,7 +110,7 @@ def test_a_sweep_that_comes_to_nothing_leaves_no_table(tiny):
         kerascls.sweep(tiny, {"train.learning_rate": [0.01]}, data="broken.npz")
     with pytest.raises(OutputError, match="Cannot write tiny.toml/table.csv"):
         kerascls.sweep(tiny, {"train.learning_rate": [0.01]}, out="tiny.toml/table.csv")
-    assert not list(Path(".").rglob("*.csv"))
+    assert not list(Path(".").rglob("*.csv")) and not Path("saved_models").exists()
 
 
 def test_the_test_split_has_no_say(tiny):
