@@ -20,7 +20,7 @@ from kerascls.card import Card, border_sides
 from kerascls.errors import DataError, ModelError
 from kerascls.formats import Upload
 from kerascls.runs import Run, all_notices, is_run
-from kerascls.runtimes import runtime_of
+from kerascls.runtimes import runtime_of, utf8
 from kerascls.scan.containers import ARCHITECTURE
 from kerascls.scan.graphs import check_graph, read_graph
 from kerascls.scan.layers import read_checked
@@ -327,12 +327,13 @@ def _load_saved_model(folder: Path, trust: bool) -> Classifier:
         )
     if not trust:
         check_graph(folder, graph)
+    name = utf8(folder)
     devices.start()
     import tensorflow as tf
 
     try:
         card = Card.from_json(graph.card)
-        model = tf.saved_model.load(str(folder))
+        model = tf.saved_model.load(name)
         pixels = model.signatures["pixels"]
         takes, returns = pixels.structured_input_signature[1]["images"], pixels.structured_outputs["probabilities"]
         sides = [side or own for side, own in zip(takes.shape[1:], card.image_shape, strict=True)]  # it resizes itself

@@ -65,10 +65,11 @@ class OnnxModel:
         except ImportError:
             raise ModelError("A .onnx file needs ONNX Runtime to run: pip install 'kerascls[onnx]'") from None
         self.card = _there(path, read_program(path).card)
+        name = utf8(path)
         with _refusing(path):
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
             (self._input,), (self._output,) = self._session.get_inputs(), self._session.get_outputs()
         # A dimension of any size has a name or None.
         self.input_shape, self.output_shape = (
@@ -122,6 +123,14 @@ def runtime_of(path: Path) -> type | None:
     return RUNTIMES.get(path.suffix)
 
 
+def utf8(path: Path) -> str:
+    """A path for libraries that take no other. Raises ModelError where its bytes are no UTF-8."""
+    try:
+        return str(path).encode("utf-8").decode()
+    except UnicodeEncodeError:
+        raise ModelError(f"{path} cannot be opened under a name that is not UTF-8: rename or copy it.") from None
+
+
 @contextlib.contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     """One line in place of what a runtime says of a damaged file. Each has exceptions of its own."""
@@ -148,10 +157,10 @@ def _check(path: Path, fits: bool, received: str) -> None:
 
 def _opened(path: Path, threads: int) -> Any:
     """LiteRT's interpreter of a .tflite of one input and one output."""
-    interpreter = _interpreter()
+    interpreter, name = _interpreter(), utf8(path)
     with _refusing(path), devices.quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow's copy says that it will go
-        opened = interpreter(str(path), num_threads=threads)
+        opened = interpreter(name, num_threads=threads)
         opened.allocate_tensors()
         if (counts := (len(opened.get_input_details()), len(opened.get_output_details()))) != (1, 1):
             raise ModelError(f"{counts} inputs and outputs")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,12 @@ def test_a_process_of_its_own_tells_the_answer_and_nothing_else_gets_out():
         apart(loops, Path("m"), seconds=1)
     with pytest.raises(ModelError, match="m cannot be read in a process of its own: MemoryError"):
         apart(grows, Path("m"))
+
+
+def test_a_reader_that_crashed_is_told_where_the_system_does_not_tell_of_it():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(ModelError, match="m cannot be read in a process of its own: no reason given"):
+            apart(crashes, Path("m"))
+    finally:
+        signal.signal(signal.SIGCHLD, before)

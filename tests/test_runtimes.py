@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -200,3 +201,12 @@ def test_a_model_that_fails_or_answers_another_shape_is_one_line():
     Runtime.answer = staticmethod(fail)
     with pytest.raises(ModelError, match="The model, a LiteRT file, fails on images: Tensor data is null.$"):
         classifier.probabilities(np.zeros((3, 8, 8, 1), np.uint8))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is text")
+def test_a_name_that_is_not_utf8_is_blamed_and_not_the_file(tflite, digit_pngs, tmp_path, capsys):
+    folder = tmp_path / "b\udcff"
+    folder.mkdir()
+    shutil.copy(tflite, folder / "m.tflite")
+    line = one_line_error("predict", folder / "m.tflite", digit_pngs[0], capsys=capsys)
+    assert line.endswith("cannot be opened under a name that is not UTF-8: rename or copy it.")
