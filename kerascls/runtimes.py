@@ -71,11 +71,12 @@ class OnnxModel:
             options.log_severity_level = 4
             self._session = onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
             (self._input,), (self._output,) = self._session.get_inputs(), self._session.get_outputs()
-        # A dimension of any size has a name or None.
-        self.input_shape, self.output_shape = (
-            tuple(size if isinstance(size, int) else None for size in one.shape) for one in (self._input, self._output)
-        )
-        kinds = {self._input.type, self._output.type}
+            # A dimension of any size has a name or None.
+            self.input_shape, self.output_shape = (
+                tuple(size if isinstance(size, int) else None for size in one.shape)
+                for one in (self._input, self._output)
+            )
+            kinds = {self._input.type, self._output.type}
         fits = self.input_shape[:1] == (None,) and kinds == {"tensor(float)"}
         _check(path, fits, f"{kinds}, {self._input.shape}")
 
@@ -102,11 +103,11 @@ class OpenvinoModel:
             options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
             self._compiled = core.compile_model(model, "CPU", options)
             (entrance,), (exit_,) = model.inputs, model.outputs
-        self.input_shape, self.output_shape = (
-            tuple(size.get_length() if size.is_static else None for size in one.partial_shape)
-            for one in (entrance, exit_)
-        )
-        kinds = {one.element_type.to_dtype() for one in (entrance, exit_)}
+            self.input_shape, self.output_shape = (
+                tuple(size.get_length() if size.is_static else None for size in one.partial_shape)
+                for one in (entrance, exit_)
+            )
+            kinds = {one.element_type.to_dtype() for one in (entrance, exit_)}
         _check(path, self.input_shape[:1] == (None,) and kinds == {np.dtype("float32")}, f"{kinds}, {self.input_shape}")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
