@@ -25,6 +25,7 @@ from conftest import REPOSITORY, one_line_error, tiny_backbone
 from benchmarks import serving
 from kerascls import runtimes
 from kerascls.card import CARD, Card
+from kerascls.cli import run as kerascls_command
 from kerascls.errors import ModelError
 from kerascls.inspect import inspect
 from kerascls.load import load
@@ -608,6 +609,24 @@ def test_openvino_of_other_operations_and_sizes_is_refused(tmp_path, layer, reas
     (tmp_path / "bad.xml").write_text('<!DOCTYPE x [<!ENTITY a "aaaa">]><net>&a;</net>')
     with pytest.raises(ModelError, match="entities"):
         read_program(tmp_path / "bad.xml")
+
+
+def test_a_variable_that_states_too_little_or_too_much_is_counted_and_told(tmp_path, capsys):
+    """Whatever it states, its SavedModel is shown."""
+    model = schema(graphs._SCHEMA)["SavedModel"]()
+    graph = model.meta_graphs.add().graph
+    for name, sides in ((b"sized", [2, 3]), (b"untyped", [5]), (b"endless", [2**62] * 400)):
+        node = graph.node.add(name=name, op=b"VarHandleOp")
+        shape = node.attributes.add(key=b"shape").value.shape
+        for side in sides:
+            shape.dimension.add(size=side)
+        if name != b"untyped":
+            node.attributes.add(key=b"dtype").value.type = 1
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "saved_model.pb").write_bytes(model.SerializeToString())
+    assert graphs.read_graph(tmp_path / "odd").values == 6 + 2**63
+    assert kerascls_command(["inspect", str(tmp_path / "odd")]) == 0
+    assert "is no SavedModel that kerascls exported" in capsys.readouterr().out
 
 
 # What crashes its reader

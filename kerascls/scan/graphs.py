@@ -262,9 +262,9 @@ def _called(node: Any, functions: Any) -> Iterator[bytes]:
 def _count(variable: Any) -> int:
     """The numbers of a variable; none of one that keeps the name of an asset."""
     stated = {entry.key: entry.value for entry in variable.attributes}
-    if b"shape" not in stated or _TYPES.get(stated[b"dtype"].type) == "string":
+    if not {b"shape", b"dtype"} <= stated.keys() or _TYPES.get(stated[b"dtype"].type) == "string":
         return 0
-    return math.prod(max(0, side.size) for side in stated[b"shape"].shape.dimension)
+    return min(math.prod(max(0, side.size) for side in stated[b"shape"].shape.dimension), 2**63)  # more cannot be told
 
 
 def _signature(signature: Any) -> dict[str, dict[str, str]]:
