@@ -52,10 +52,11 @@ def atomic(path: Path, replace_folder: bool = False) -> Iterator[Path]:
             if file.is_file() and not file.is_symlink():
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
-        if not (temporary.is_dir() and path.exists() and _exchange(temporary, path)):
-            if temporary.is_dir() and path.exists():
+        replacing = replace_folder and temporary.is_dir() and path.exists()
+        if not (replacing and _exchange(temporary, path)):
+            if replacing:
                 os.replace(path, folder / "replaced")  # goes with the temporary folder
-            os.replace(temporary, path)
+            os.replace(temporary, path)  # fails where another process has made such a folder by now
         sync_folder(path.parent)
     except BrokenPipeError:  # of stdout, while a table is written beside it
         raise
@@ -71,10 +72,11 @@ def _temporary_folder(parent: Path) -> tuple[Path, int | None]:
     """A new one, and the descriptor by which this process holds it; None where folders cannot be held."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{TEMPORARY}{_host()}-", dir=parent))
-        lock = _held(folder)
-        if lock is None or folder.exists():  # else it was taken for a dead writer's before it was held
-            return folder, lock
-        os.close(lock)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # it was taken for a dead writer's meanwhile
+            lock = _held(folder)
+            if lock is None or folder.exists():
+                return folder, lock
+            os.close(lock)
 
 
 def clear_left(folder: Path, others: bool = False) -> None:
@@ -97,18 +99,24 @@ def _host() -> str:
 
 
 def _held(folder: Path, wait: bool = False) -> int | None:
-    """A descriptor by which this process holds a folder until it ends; None where another has it, or where the system
-    has no such locks (Windows, some network drives)."""
+    """A descriptor by which this process holds a folder until it ends; None where the system has no such locks
+    (Windows, some network drives).
+
+    Raises:
+        BlockingIOError: another process has it, and this one does not `wait`.
+        OSError: it cannot be opened.
+    """
     try:
         import fcntl
-
-        lock = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
+    except ImportError:
         return None
+    lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
+    except OSError as error:
         os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise
         return None
     return lock
 

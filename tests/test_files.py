@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,33 @@ def test_what_a_killed_writer_left_goes_with_the_next_and_a_living_one_is_spared
             writer.kill()
             writer.wait()
             writer.stdout.close()
+
+
+RACER = """
+import sys, time
+from pathlib import Path
+from kerascls.files import write_text
+from kerascls.runs import Run
+me, start = sys.argv[1], float(sys.argv[2])
+while time.time() < start:
+    pass
+for i in range(150):
+    write_text(Path(f"mine-{me}"), str(i))
+for i in range(40):
+    while time.time() < start + 1 + i / 40:
+        pass
+    run = Run.create(None, f"run{i}", lambda folder: (folder / "who").write_text(me))
+    assert (run.path / "who").read_text() == me, run.path
+"""
+
+
+def test_writers_at_once_are_not_in_each_others_way(tmp_path):
+    start = time.time() + 1
+    command = [sys.executable, "-c", RACER]
+    racers = [subprocess.Popen([*command, str(i), str(start)], stderr=subprocess.PIPE) for i in range(4)]
+    assert [(racer.communicate()[1], racer.returncode) for racer in racers] == [(b"", 0)] * 4
+    assert [Path(f"mine-{i}").read_text() for i in range(4)] == ["149"] * 4
+    assert len(os.listdir("saved_models")) == 4 * 40 and len(os.listdir()) == 5
 
 
 def test_what_another_machine_left_goes_after_a_day(tmp_path, monkeypatch):
