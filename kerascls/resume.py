@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
-import importlib.util
+import importlib.machinery
 import os
 import re
 import sys
@@ -22,6 +22,7 @@ from kerascls.errors import DataError, KerasclsError, RunError
 from kerascls.features import computed_by
 from kerascls.runs import Run, going_on, is_run
 
+_PATH = tuple(sys.path)  # before code of the user's own, which may add to it, has run
 MACHINE = ("name", "cores", "threads")  # of manifest.json's device: what a run may go on with others of
 
 
@@ -173,7 +174,7 @@ def code_digest(config: Config) -> str:
     the modules that this code imports."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     named = [config.data.name, config.model.name, *map(str, config.model.options.values())]
-    own = [Path(name) for name in named if name.endswith((".py", ".keras", ".h5")) and Path(name).is_file()]
+    own = [Path(name) for name in named if name.endswith((".py", ".keras", ".h5", ".hdf5")) and Path(name).is_file()]
     files += own + imported_by([path for path in own if path.suffix == ".py"])
     digest = hashlib.sha256()
     for path in files:
@@ -183,11 +184,13 @@ def code_digest(config: Config) -> str:
 
 
 def imported_by(files: Sequence[Path]) -> list[Path]:
-    """The Python files that these import, and those import, by name: but for kerascls', Python's and installed ones,
-    whose versions are compared. Of a package all files. Nothing is run."""
+    """The Python files that these import, and those import, by name, from beside them or from where Python looked when
+    it began: but for kerascls', Python's and installed ones, whose versions are compared. Of a package all files.
+    Nothing is run, and it does not matter what has been."""
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     found: dict[Path, None] = {}
     known, waiting = {"kerascls"}, list(files)
+    places = [*dict.fromkeys(str(path.parent.resolve()) for path in files), *_PATH]
     while waiting:
         try:
             tree = ast.parse(waiting.pop().read_bytes())
@@ -200,7 +203,7 @@ def imported_by(files: Sequence[Path]) -> list[Path]:
             for name in {name.partition(".")[0] for name in names} - known:
                 known.add(name)
                 with contextlib.suppress(ImportError, ValueError):
-                    spec = importlib.util.find_spec(name)
+                    spec = importlib.machinery.PathFinder.find_spec(name, places)
                     folders = (spec and spec.submodule_search_locations) or []
                     inside = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
                     new = inside or [Path(spec.origin)] if spec and spec.has_location else inside

@@ -18,7 +18,7 @@ import numpy as np
 
 from kerascls import devices
 from kerascls.errors import ModelError
-from kerascls.scan.apart import apart
+from kerascls.scan.apart import LONG, SECONDS, apart
 from kerascls.scan.runtimes import read_program
 
 
@@ -29,9 +29,10 @@ class LiteModel:
 
     def __init__(self, path: Path):
         """Raises ModelError if the file is damaged, is no classifier of float32 pixels, or nothing can run it."""
-        alone = importlib.util.find_spec("ai_edge_litert") is not None
-        self.card = _there(path, read_program(path).card)
-        apart(_tried, path, **({} if alone else {"seconds": 30}))  # which TensorFlow takes to be imported
+        program = read_program(path)
+        self.card = _there(path, program.card)
+        alone = importlib.util.find_spec("ai_edge_litert") is not None  # TensorFlow takes long to be imported
+        apart(_tried, path, SECONDS if program.loops and alone else LONG)
         self._interpreter = _opened(path, os.cpu_count() or 1)
         (self._input,), (self._output,) = (
             self._interpreter.get_input_details(),
@@ -169,16 +170,17 @@ def _opened(path: Path, threads: int) -> Any:
 
 
 def _tried(path: Path) -> None:
-    """Runs a .tflite on one empty image and on two: LiteRT crashes on some damaged ones."""
+    """Runs a .tflite on one empty image, and makes room for two: LiteRT crashes on some damaged ones."""
     interpreter = _opened(path, 1)
     (entrance,) = interpreter.get_input_details()
     with _refusing(path):
-        for count in (1, 2):
-            shape = [count, *entrance["shape"][1:].tolist()]
-            interpreter.resize_tensor_input(entrance["index"], shape)
-            interpreter.allocate_tensors()
-            interpreter.set_tensor(entrance["index"], np.zeros(shape, entrance["dtype"]))
-            interpreter.invoke()
+        shape = [1, *entrance["shape"][1:].tolist()]
+        interpreter.resize_tensor_input(entrance["index"], shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(entrance["index"], np.zeros(shape, entrance["dtype"]))
+        interpreter.invoke()
+        interpreter.resize_tensor_input(entrance["index"], [2, *shape[1:]])
+        interpreter.allocate_tensors()
 
 
 def _interpreter() -> Any:

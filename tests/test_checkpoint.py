@@ -268,17 +268,21 @@ def test_your_own_code_runs_only_where_it_is_typed(monkeypatch, tmp_path):
             kerascls.train("recipe.toml", out="run")
     with pytest.raises(RunError, match=r"of your own code, ./my_net.py, which runs only where you name it"):
         kerascls.train(resume="run")
-    Path("helper.py").write_text("from package import inside\n")  # as from PYTHONPATH, or beside a program
+    Path("helper.py").write_text("from package import inside\n")
     Path("package").mkdir()
     Path("package/__init__.py").touch()
     Path("package/inside.py").write_text("import json, helper, keras, not_here\n")
     network = Path("my_net.py").read_text()
     Path("my_net.py").write_text(f"def more():\n    import helper\n\n{network}")
     config = Run(Path("run")).config
+    shutil.move("helper.py", "elsewhere.py")
     assert resume.imported_by([Path("my_net.py")]) == []
     without = resume.code_digest(config)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.move("elsewhere.py", "helper.py")  # beside it, as it would add to sys.path itself
     with_helper = resume.code_digest(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [])  # whatever code of the user's own has done to it
+        assert resume.code_digest(config) == with_helper
     found = resume.imported_by([Path("my_net.py")])
     assert sorted(path.name for path in found) == ["__init__.py", "helper.py", "inside.py"]
     Path("package/inside.py").write_text("LEVEL = 2\n")

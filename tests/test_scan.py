@@ -532,6 +532,20 @@ def test_a_tflite_that_would_crash_its_interpreter_is_refused(tmp_path):
     assert load(good).class_names == ("a", "b", "c")
 
 
+def test_a_tflite_that_would_never_answer_is_refused(tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.float32)])
+    def endless(images):
+        rows = tf.reshape(images, (-1, 64))[:, :3]
+        return tf.while_loop(lambda x: tf.reduce_max(x * 0) < 1, lambda x: x * 0.5 + 1, [rows])
+
+    path = tmp_path / "endless.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([endless.get_concrete_function()]).convert())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(CARD, CARD_3.as_json())
+    assert read_program(path).loops
+    assert "it came to no end in 4 s of a core" in refused(path)
+
+
 def test_a_tflite_of_oversized_shapes_or_wild_offsets_is_refused(tmp_path):
     good = tmp_path / "good.tflite"
     save_litert(small(), CARD_3, good)

@@ -19,9 +19,10 @@ from typing import Any
 from kerascls.errors import ModelError
 
 SECONDS = 3.0  # of a core; a thousand groups and data sets take a tenth of one
+LONG = 60.0  # for what ends by itself, as a network without loops does, however large
 BYTES = 50e6  # for which there is a second more
 PATIENCE = 15  # times the seconds of a core, by the clock: a slow disk, or many other processes
-MOST_MEMORY = 3 << 30  # bytes
+MOST_MEMORY = 3 << 30  # bytes, and twice those of the file
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from kerascls.scan.apart import answer; answer(*sys.argv[1:])"
 
 
@@ -41,11 +42,12 @@ def apart(function: Callable[[Path], Any], path: Path, seconds: float = SECONDS)
     """
     if not sys.executable:
         return function(path)
-    seconds = math.ceil(seconds + _size(path) / BYTES)
+    size = _size(path)
+    seconds = math.ceil(seconds + size / BYTES)
     name = f"{function.__module__}:{function.__qualname__}"
     try:
         process = subprocess.run(
-            [sys.executable, "-c", _PROGRAM.format(path=sys.path), name, os.fspath(path), str(seconds)],
+            [sys.executable, "-c", _PROGRAM.format(path=sys.path), name, os.fspath(path), str(seconds), str(size)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=PATIENCE * seconds,
@@ -69,9 +71,9 @@ def apart(function: Callable[[Path], Any], path: Path, seconds: float = SECONDS)
     return told
 
 
-def answer(function: str, path: str, seconds: str) -> None:
+def answer(function: str, path: str, seconds: str, size: str) -> None:
     """What the other process does: tells on its stdout what `function` has to say."""
-    _limit(int(seconds))
+    _limit(int(seconds), MOST_MEMORY + 2 * int(size))
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     module, _, name = function.partition(":")
@@ -89,12 +91,12 @@ def answer(function: str, path: str, seconds: str) -> None:
     os._exit(0)  # some libraries crash as they leave
 
 
-def _limit(seconds: int) -> None:
+def _limit(seconds: int, memory: int) -> None:
     with contextlib.suppress(ImportError):  # Windows has the clock alone
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for kind, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_DATA, MOST_MEMORY)):
+        for kind, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_DATA, memory)):
             soft, hard = resource.getrlimit(kind)
             most = min(limit for limit in (most, soft, hard) if limit != resource.RLIM_INFINITY)
             resource.setrlimit(kind, (most, hard))

@@ -23,7 +23,7 @@ from kerascls.scan.layers import MOST_VALUES
 from kerascls.scan.messages import schema, text
 
 MOST_ITEMS = 100_000  # tensors, operations or buffers of a .tflite
-_CUSTOM, _DELEGATE = 32, 51  # of LiteRT's operations: those of a plug-in, and of another processor's
+_CUSTOM, _DELEGATE, _WHILE = 32, 51, 119  # of LiteRT's operations: those of a plug-in, of another processor's, a loop
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}  # of ONNX's own operations
 
 _SCHEMA = """
@@ -47,12 +47,14 @@ class Program:
         values: how many numbers its weights are; None where it does not say.
         written_with: {package: version}.
         card: the text of its card, or None.
+        loops: whether it has an operation that may go round for ever; told of a .tflite alone.
     """
 
     operations: int
     values: int | None
     written_with: dict[str, str]
     card: str | None
+    loops: bool = False
 
 
 def read_program(path: Path) -> Program:
@@ -139,10 +141,10 @@ def _read_litert(path: Path) -> Program:
         if data[4:8] != b"TFL3":
             raise ModelError(f"Model {path} cannot be loaded: it is no .tflite.")
         model = _Table(data, struct.unpack_from("<I", data)[0])
-        codes = 0
+        codes = []
         for operator in model.tables(1):
-            codes += 1
             code = max(operator.number(0, "<b"), operator.number(3))
+            codes.append(code)
             if code in (_CUSTOM, _DELEGATE) or operator.length(1, 1):
                 raise _refused(path, f"operation {operator.text(1)[:100] or 'of a delegate'} is none of LiteRT's own")
         bytes_ = [buffer.length(0, 1) for buffer in model.tables(4)]
@@ -160,13 +162,13 @@ def _read_litert(path: Path) -> Program:
             for operation in graph.tables(3):
                 operations += 1
                 ends += operation.numbers(2)
-                if operation.number(0, "<I") >= codes:
+                if operation.number(0, "<I") >= len(codes):
                     raise ValueError("an operation without a code")
                 if not all(-1 <= tensor < tensors for tensor in operation.numbers(1)):  # -1: it is left out
                     raise ValueError("an operation of a tensor that is not there")
             if not all(0 <= tensor < tensors for tensor in ends):
                 raise ValueError("a result that is no tensor")
-    return Program(operations, None, {}, _card_behind(path))
+    return Program(operations, None, {}, _card_behind(path), _WHILE in codes)
 
 
 def _card_behind(path: Path) -> str | None:
