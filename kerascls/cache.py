@@ -59,14 +59,24 @@ class Entry:
         return (self.path / _DONE).is_file()
 
     @property
+    def files(self) -> list[os.stat_result]:
+        """What its files are, but for those that another process removes meanwhile."""
+        found = []
+        with contextlib.suppress(OSError):
+            for file in self.path.iterdir():
+                with contextlib.suppress(OSError):
+                    found.append(file.stat())
+        return found
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(file.stat().st_size for file in self.path.iterdir())
+        return sum(file.st_size for file in self.files)
 
     @property
     def used(self) -> float:
         """When it was last read or written, in seconds since 1970."""
-        return max(file.stat().st_mtime for file in self.path.iterdir())
+        return max((file.st_mtime for file in self.files), default=0.0)
 
     def about(self) -> dict[str, Any]:
         """Its key.json: what it depends on, and for people `what` and `images`. {} if that is damaged."""
@@ -79,12 +89,19 @@ class Entry:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Alone among all processes; a second one waits, and says so."""
-        with contextlib.ExitStack() as lock:
-            try:
-                lock.enter_context(alone(self.path / _LOCK, "Another process computes these features: waiting for it."))
-            except OSError as error:
-                raise _cannot_write(self.path, error) from None
-            yield
+        waiting = "Another process computes these features: waiting for it."
+        for left in reversed(range(100)):
+            with contextlib.ExitStack() as lock:
+                try:
+                    lock.enter_context(alone(self.path / _LOCK, waiting))
+                except OSError as error:
+                    if left and isinstance(error, FileNotFoundError | FileExistsError):
+                        continue  # another process cleared the cache while this one made folder and lock,
+                    raise _cannot_write(self.path, error) from None
+                if left and not (self.path / _LOCK).exists():  # or just before it had the lock
+                    continue
+                yield
+                return
 
     @contextlib.contextmanager
     def appending(self, shape: tuple[int, ...], key: dict[str, Any], chunk: int) -> Iterator[tuple[Any, int]]:
@@ -149,7 +166,8 @@ def entries() -> list[Entry]:
     """All of the cache, the one used last first."""
     folder = cache_folder()
     found = [Entry(path) for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted((entry for entry in found if any(entry.path.iterdir())), key=lambda entry: -entry.used)
+    used = [(entry.used, entry) for entry in found if entry.files]
+    return [entry for _, entry in sorted(used, key=lambda one: -one[0])]
 
 
 def make_room(size: int, wanted: Entry) -> None:

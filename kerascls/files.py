@@ -24,6 +24,7 @@ import filelock
 from kerascls.errors import OutputError
 
 TEMPORARY = "kerascls-"  # how a folder's name begins, behind a dot, in which something is being written
+_OURS = re.compile(rf"\.{TEMPORARY}[0-9a-f]{{8}}-[a-z0-9_]{{8}}")  # with machine and chance; no name of a user's own
 DAY = 24 * 60 * 60  # seconds
 
 
@@ -83,7 +84,7 @@ def clear_left(folder: Path, others: bool = False) -> None:
     """Removes what writers that were killed left in `folder`: what no process holds any more. What other machines left
     goes after a day, or with `others`, since on some network drives a lock is not seen by others."""
     try:
-        found = [Path(entry.path) for entry in os.scandir(folder) if entry.name.startswith(f".{TEMPORARY}")]
+        found = [Path(entry.path) for entry in os.scandir(folder) if _OURS.fullmatch(entry.name)]
     except OSError:  # it may be written all the same
         return
     for left in found:

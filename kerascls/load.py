@@ -21,7 +21,7 @@ from kerascls.errors import DataError, ModelError
 from kerascls.formats import Upload
 from kerascls.runs import Run, all_notices, is_run
 from kerascls.runtimes import runtime_of, utf8
-from kerascls.scan.containers import ARCHITECTURE
+from kerascls.scan.containers import ARCHITECTURE, check_regular
 from kerascls.scan.graphs import check_graph, read_graph
 from kerascls.scan.layers import read_checked
 
@@ -274,6 +274,7 @@ def load(path: str | os.PathLike, trust: bool = False) -> Classifier:
             f"Model {path} does not exist. Give a run folder, a .keras, .h5, .tflite or .onnx file, or the folder of a "
             "SavedModel or an OpenVINO model."
         )
+    check_regular(path, path)
     if runtime := runtime_of(path):
         return _load_by(runtime, path)
     if path.is_file():

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from kerascls import devices
 from kerascls.errors import OutputError
-from kerascls.files import csv_line, sync_folder
+from kerascls.files import atomic, csv_line
 from kerascls.load import Prediction, model_files
 
 BATCH_SIZE = 32  # rows that are kept together: an answer's last bits depend on its batch
@@ -21,9 +21,10 @@ BATCH_SIZE = 32  # rows that are kept together: an answer's last bits depend on 
 class Table:
     """A CSV of file, label, probability, label_1..k, probability_1..k, error that grows as answers come.
 
-    Its rows go to a partial file beside `path`, which takes the name `path` when all are there, so no half table
-    ever has it. The partial file's name holds a key of model and options: the same command finds it again, another
-    does not. It stays behind when the command is killed or fails, once a whole batch is in it.
+    Its rows go to a partial file beside `path`, each behind what its file was known by, and to `path` when all are
+    there, so no half table ever has that name. The partial file's name holds a key of model and options: the same
+    command finds it again, another does not. It stays behind when the command is killed or fails, once a whole batch is
+    in it.
     """
 
     def __init__(self, path: Path, top_k: int, key: str, tell: Callable[[str], None]):
@@ -34,7 +35,7 @@ class Table:
         self.partial = path.with_name(f"{path.name}.{key}.partial")
         self.rows = self.kept = 0
         self.finished = False
-        self._head = _csv([columns(top_k)])
+        self._head = _csv([["known_by", *columns(top_k)]])
 
     def __enter__(self) -> "Table":
         while True:
@@ -54,20 +55,17 @@ class Table:
         """Keeps the rows, from the first on, that answer `files` in their order, and drops all behind them.
 
         Whole batches are kept, so that the rest is answered in the batches of an uninterrupted command, to the bit. A
-        file that changed, or came to its name, after the last row was written is answered again, and so are all behind
-        it.
+        file that is not the one that was answered, or not as it was, is answered again, and so are all behind it.
 
         Returns:
             How many files are answered.
         """
-        written = os.fstat(self.file.fileno()).st_mtime_ns
         end = 0
         try:
             self.file.seek(0)
             if self.file.read(len(self._head)) == self._head:
-                for rows, (row, file) in enumerate(zip(self._read_rows(), files, strict=False), 1):  # noqa: B007
-                    about = os.stat(file)
-                    if row[0] != file or max(about.st_mtime_ns, about.st_ctime_ns) > written:
+                for rows, ((known_by, row), file) in enumerate(zip(self._read_rows(), files, strict=False), 1):
+                    if (row[0], known_by) != (file, _known_by(file)):
                         break
                     if rows % BATCH_SIZE == 0 or rows == len(files):
                         end, self.kept = self.file.tell(), rows
@@ -87,24 +85,28 @@ class Table:
         self.file.seek(len(self._head))
         rows = itertools.islice(self._read_rows(), self.kept)
         while batch := list(itertools.islice(rows, BATCH_SIZE)):
-            yield [self._prediction(row) for row in batch]
+            yield [self._prediction(row) for _, row in batch]
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         try:
-            self.file.write(_csv(row_of(prediction, self.top_k) for prediction in predictions))
+            self.file.write(_csv([_known_by(one.file), *row_of(one, self.top_k)] for one in predictions))
             self.file.flush()
         except OSError as error:
             raise self._cannot(error) from None
         self.rows += len(predictions)
 
     def finish(self) -> None:
-        """Gives the table its name; its bytes are on the disk before the name is."""
-        try:
-            os.fsync(self.file.fileno())
-            os.replace(self.partial, self.path)
-            sync_folder(self.path.parent)
-        except OSError as error:
-            raise self._cannot(error) from None
+        """Writes the table, whole or not at all."""
+        self.file.seek(len(self._head))
+        with atomic(self.path) as temporary, temporary.open("wb") as file:
+            file.write(_csv([columns(self.top_k)]))
+            count = 0
+            for _, row in self._read_rows():
+                file.write(_csv([row]))
+                count += 1
+            if count != self.rows:
+                raise OutputError(f"Cannot write {self.path}: {self.partial} was changed meanwhile. Remove it.")
+        self.partial.unlink(missing_ok=True)
         self.finished = True
 
     def __exit__(self, *_: Any) -> None:
@@ -118,19 +120,20 @@ class Table:
     def _cannot(self, error: OSError) -> OutputError:
         return OutputError(f"Cannot write {self.path}: {error.strerror or error}.")
 
-    def _read_rows(self) -> Iterator[list[str]]:
-        """Whole rows from where the file stands, up to the first that is cut or damaged; it then stands behind one."""
+    def _read_rows(self) -> Iterator[tuple[str, list[str]]]:
+        """What their files were known by, and whole rows, from where the partial file stands, up to the first that is
+        cut or damaged; it then stands behind one."""
         while line := self.file.readline():
             while line.count(b'"') % 2 and (more := self.file.readline()):  # a name may hold the end of a line
                 line += more
             try:
-                (row,) = csv.reader([line.decode("utf-8", "surrogateescape")], strict=True)
+                ((known_by, *row),) = csv.reader([line.decode("utf-8", "surrogateescape")], strict=True)
                 self._prediction(row)
             except (csv.Error, ValueError, IndexError):
                 return
             if not line.endswith(b"\n") or len(row) != len(columns(self.top_k)):
                 return
-            yield row
+            yield known_by, row
 
     def _prediction(self, row: Sequence[str]) -> Prediction:
         if row[-1]:
@@ -165,6 +168,15 @@ def row_of(prediction: Prediction, top_k: int) -> list[Any]:
         return [prediction.file, "", "", *[""] * 2 * top_k, prediction.error]
     names, probabilities = zip(*prediction.top, strict=True)
     return [prediction.file, prediction.label, prediction.probability, *names, *probabilities, ""]
+
+
+def _known_by(file: str) -> str:
+    """What tells a file from another that may take its name, and from itself once it is changed."""
+    try:
+        about = os.stat(file)
+    except (OSError, ValueError):  # it is not there; that is its answer
+        return "-"
+    return ".".join(f"{part:x}" for part in (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,33 @@ FLIP = {"augment": {"policy": [{"name": "flip"}]}}
 def tiny(empty_folder, monkeypatch):
     monkeypatch.setenv("KERASCLS_CACHE", "cache")
     return tiny_transfer(RECIPE)
+
+
+RACER = """
+import random, sys, time
+from kerascls import cache
+until = time.time() + 3
+while time.time() < until:
+    if sys.argv[1] == "put":
+        entry = cache.Entry.of({"k": random.randrange(6)})
+        with entry.locked(), entry.appending((10, 4), {"what": "x", "view": 0}, 5) as (file, done):
+            file.write(bytes((10 - done) * 16))
+    else:
+        {"clear": cache.clear, "table": cache.table}[sys.argv[1]]()
+"""
+
+
+def test_who_lists_clears_and_computes_at_once_is_not_in_each_others_way(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASCLS_CACHE", str(tmp_path / "cache"))
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, what], stderr=subprocess.PIPE, text=True)
+        for what in ("put", "put", "clear", "clear", "table")
+    ]
+    told = [(racer.communicate()[1], racer.returncode) for racer in racers]
+    assert [code for _, code in told] == [0] * 5, told
+    assert {line for text, _ in told for line in text.splitlines()} <= {
+        "Another process computes these features: waiting for it."
+    }
 
 
 def test_a_full_disk_is_one_line_and_what_was_there_goes_on(tiny, monkeypatch, capsys):

@@ -118,6 +118,14 @@ def test_writers_at_once_are_not_in_each_others_way(tmp_path):
     assert len(os.listdir("saved_models")) == 4 * 40 and len(os.listdir()) == 5
 
 
+def test_folders_of_a_users_own_are_spared(tmp_path):
+    names = [".kerascls-cache", ".kerascls-", ".kerascls-0bbfd16a-backup", ".kerascls-0bbfd16a-w05woe7o.d"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    files.write_text(tmp_path / "file", "text")
+    assert sorted(os.listdir(tmp_path)) == sorted([*names, "file"])
+
+
 def test_what_another_machine_left_goes_after_a_day(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(files.platform, "node", lambda: "elsewhere")

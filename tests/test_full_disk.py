@@ -74,7 +74,7 @@ def test_an_export_is_whole_or_absent(filled, format):
 
 def test_a_table_keeps_the_answers_that_it_has(filled, disk):
     words = ["predict", "run", *["images"] * 60, "--csv", "answers.csv"]
-    code, told, new = filled(4096, *words)
+    code, told, new = filled(16384, *words)
     assert code == 1 and told[-1] == "Error: Cannot write answers.csv: No space left on device."
     assert "answers are kept in answers.csv." in told[-2] and [name.endswith(".partial") for name in new] == [True]
     assert kerascls_command(words) == 0

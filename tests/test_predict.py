@@ -318,6 +318,19 @@ def test_a_file_that_another_took_the_name_of_is_answered_again(digits_run, many
     assert rows["many/20.png"]["probability"] == rows["many/3.png"]["probability"]
 
 
+def test_files_of_a_folder_that_another_took_the_name_of_are_answered_again(digits_run, many, tmp_path, capsys):
+    (tmp_path / "others").mkdir()
+    for path in sorted(many.iterdir()):
+        (tmp_path / "others" / path.name).write_bytes((many / "3.png").read_bytes())
+    interrupted(digits_run, "many", 2)
+    shutil.move(many, tmp_path / "before")
+    shutil.move(tmp_path / "others", many)
+    _, _, err = here("predict", digits_run, "many", "--csv", "a.csv", capsys=capsys)
+    assert "taken over" not in err
+    with open("a.csv", newline="") as file:
+        assert len({row["probability"] for row in csv.DictReader(file)}) == 1
+
+
 def test_a_table_that_is_finished_while_another_opens_it_is_not_written_into(monkeypatch):
     """The other command has given the partial file its last name before this one holds it."""
     original = table._lock

@@ -31,7 +31,8 @@ from kerascls.inspect import inspect
 from kerascls.load import load
 from kerascls.models import build_model
 from kerascls.save import save_h5, save_keras, save_litert, save_saved_model, save_weights
-from kerascls.scan import graphs, layers
+from kerascls.scan import containers, graphs, layers
+from kerascls.scan.containers import read_h5
 from kerascls.scan.messages import schema
 from kerascls.scan.runtimes import _SCHEMA as ONNX
 from kerascls.scan.runtimes import read_program
@@ -532,6 +533,19 @@ def test_a_tflite_that_would_crash_its_interpreter_is_refused(tmp_path):
     assert load(good).class_names == ("a", "b", "c")
 
 
+def test_an_hdf5_of_many_packed_data_sets_has_a_bound_for_all_of_them(good, tmp_path, monkeypatch):
+    """Each alone would pass."""
+    bad = tmp_path / "bad.h5"
+    bad.write_bytes((good / "good.h5").read_bytes())
+    with h5py.File(bad, "a") as file:
+        for i in range(2):
+            file.create_dataset(f"model_weights/more{i}", data=np.zeros(1 << 16, np.float32), compression="gzip")
+    assert read_h5(bad).values > 2 << 16
+    monkeypatch.setattr(containers, "MOST_UNPACKED", 3 << 17)
+    with pytest.raises(ModelError, match="its HDF5 unpacks .* bytes to 5[0-9]{2},"):
+        read_h5(bad)
+
+
 def test_a_tflite_that_would_never_answer_is_refused(tmp_path):
     @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.float32)])
     def endless(images):
@@ -592,7 +606,7 @@ def test_onnx_of_other_domains_folders_and_shapes_is_refused(tmp_path):
     assert "w has the shape [1000000, 1000000], larger than the file" in large
 
 
-@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "model.bin", "variables/variables.index"])
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", "m.tflite", "m.onnx", "model.bin", "variables/variables.index"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name):
     folder = Path("m")
     (folder / name).parent.mkdir(parents=True)

@@ -296,17 +296,20 @@ def _values(path: Path, source: Any) -> int:
         if faults:
             raise _refused(path, faults[0])
         attributes = [(b"/", file.id)]
-        values = stored = 0
+        values = stored = unpacked = 0
         for name in names:
             item = h5o.open(file.id, name)
             attributes.append((name, item))
             if isinstance(item, h5py.h5d.DatasetID):
-                count, bytes_ = _data_set(path, name, item)
+                count, bytes_, declared = _data_set(path, name, item)
                 values, stored = values + count, stored + bytes_
+                unpacked += max(0, declared - bytes_)
             elif not isinstance(item, h5py.h5g.GroupID):
                 raise _refused(path, f"{_shown(name)} in its HDF5 is neither a group nor numbers")
         if stored > size:
             raise _refused(path, f"its HDF5 says that {stored:,} bytes lie in {size:,}")
+        if unpacked > MOST_UNPACKED:
+            raise _refused(path, f"its HDF5 unpacks {stored:,} bytes to {unpacked + stored:,}")
         for name, item in attributes:
             _attributes(path, name, item, size - stored)
             of = (h5py.Dataset if isinstance(item, h5py.h5d.DatasetID) else h5py.Group)(item)
@@ -318,8 +321,8 @@ def _values(path: Path, source: Any) -> int:
     return values
 
 
-def _data_set(path: Path, name: bytes, item: Any) -> tuple[int, int]:
-    """(numbers, stored bytes) of a data set that is found harmless."""
+def _data_set(path: Path, name: bytes, item: Any) -> tuple[int, int, int]:
+    """(numbers, stored bytes, bytes in memory) of a data set that is found harmless."""
     from h5py import h5d, h5t
 
     plan = item.get_create_plist()
@@ -338,7 +341,7 @@ def _data_set(path: Path, name: bytes, item: Any) -> tuple[int, int]:
             f"{_shown(name)} in its HDF5 has the shape {tuple(item.shape)}, {declared:,} bytes, of which "
             f"{stored:,} are there",
         )
-    return count, stored
+    return count, stored, declared
 
 
 def _attributes(path: Path, name: bytes, item: Any, described: int) -> None:
