@@ -8,6 +8,7 @@ import hashlib
 import importlib.machinery
 import os
 import re
+import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -187,7 +188,8 @@ def imported_by(files: Sequence[Path]) -> list[Path]:
     """The Python files that these import, and those import, by name, from beside them or from where Python looked when
     it began: but for kerascls', Python's and installed ones, whose versions are compared. Of a package all files.
     Nothing is run, and it does not matter what has been."""
-    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    ours = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed = {Path(path).resolve() for path in [*ours, *site.getsitepackages(), site.getusersitepackages()]}
     found: dict[Path, None] = {}
     known, waiting = {"kerascls"}, list(files)
     places = [*dict.fromkeys(str(path.parent.resolve()) for path in files), *_PATH]
@@ -202,15 +204,14 @@ def imported_by(files: Sequence[Path]) -> list[Path]:
                 names = [node.module]
             for name in {name.partition(".")[0] for name in names} - known:
                 known.add(name)
-                with contextlib.suppress(ImportError, ValueError):
-                    spec = importlib.machinery.PathFinder.find_spec(name, places)
-                    folders = (spec and spec.submodule_search_locations) or []
-                    inside = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
-                    new = inside or [Path(spec.origin)] if spec and spec.has_location else inside
-                    new = [path for path in new if path.suffix == ".py" and not installed & {*path.resolve().parents}]
-                    found |= dict.fromkeys(new)
-                    waiting += new
-    return list(found)
+                spec = importlib.machinery.PathFinder.find_spec(name, places)
+                origin = [spec.origin] if spec and spec.has_location else []
+                for place in map(Path, (spec and spec.submodule_search_locations) or origin):
+                    if not installed & {*place.resolve().parents}:
+                        new = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+                        found |= dict.fromkeys(new)
+                        waiting += new
+    return [path for path in found if path.suffix == ".py"]
 
 
 def portable(config: Config) -> Config:
