@@ -20,6 +20,7 @@ from kerascls import devices
 from kerascls.card import CARD, PROPERTY, Card
 from kerascls.errors import ModelError, OutputError
 from kerascls.files import atomic, cannot_write
+from kerascls.scan.apart import written
 
 TOP = 5  # names in a SavedModel's top_labels, where there are so many classes
 OPSET = 18  # of ONNX: the newest that tf2onnx 1.17 writes
@@ -39,6 +40,7 @@ def save_keras(model: Any, card: Card, path: Path) -> None:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(CARD, card.as_json())
+    written(path)
 
 
 def save_h5(model: Any, card: Card, path: Path) -> None:

@@ -660,6 +660,16 @@ def test_a_variable_that_states_too_little_or_too_much_is_counted_and_told(tmp_p
 # What crashes its reader
 
 
+def test_what_this_process_has_written_is_read_by_it_while_it_is_unchanged(tmp_path, monkeypatch):
+    path, others = tmp_path / "m.keras", []
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *words, **options: others.append(words) or run(*words, **options))
+    save_keras(small(), CARD_3, path)
+    assert load(path).class_names == ("a", "b", "c") and not others
+    os.utime(path)
+    assert load(path).class_names == ("a", "b", "c") and len(others) == 1
+
+
 @pytest.mark.parametrize("name", ["m.keras", "m.h5"])
 def test_an_hdf5_that_sends_its_library_round_for_ever_is_refused(good, tmp_path, name):
     """The heap of an attribute's text holds an object of no length: HDF5 looks for the next one where it stands."""

@@ -23,13 +23,15 @@ LONG = 60.0  # for what ends by itself, as a network without loops does, however
 BYTES = 50e6  # for which there is a second more
 PATIENCE = 15  # times the seconds of a core, by the clock: a slow disk, or many other processes
 MOST_MEMORY = 3 << 30  # bytes, and twice those of the file
+_WRITTEN: set[tuple[int, ...]] = set()
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from kerascls.scan.apart import answer; answer(*sys.argv[1:])"
 
 
 def apart(function: Callable[[Path], Any], path: Path, seconds: float = SECONDS) -> Any:
     """`function(path)`, by another process, which ends when it has taken too long or too much.
 
-    Where Python runs inside another program, which could not be started again, it is called here.
+    Where Python runs inside another program, which could not be started again, it is called here; and for a file that
+    this process has `written`.
 
     Args:
         function: of a module of kerascls, by its name there. Its answer is what JSON can hold.
@@ -40,7 +42,7 @@ def apart(function: Callable[[Path], Any], path: Path, seconds: float = SECONDS)
         ModelError: as `function` does, or it crashed, or came to no end.
         OSError: as `function` does, or no process can be started.
     """
-    if not sys.executable:
+    if not sys.executable or _state(path) in _WRITTEN:
         return function(path)
     size = _size(path)
     seconds = math.ceil(seconds + size / BYTES)
@@ -69,6 +71,19 @@ def apart(function: Callable[[Path], Any], path: Path, seconds: float = SECONDS)
     if kind == "OSError":
         raise OSError(*told)
     return told
+
+
+def written(path: Path) -> None:
+    """Takes note of a file that this process has just made: it may be read here while it is unchanged."""
+    _WRITTEN.add(_state(path))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):  # it is not there, which its reader will tell
+        return ()
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def answer(function: str, path: str, seconds: str, size: str) -> None:
