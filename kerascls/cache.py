@@ -25,7 +25,7 @@ from kerascls.files import alone, write_json
 from kerascls.json_files import fault, read_json
 
 CACHE_MB = 20_000  # 10**6 bytes, where KERASCLS_CACHE_MB says nothing: ResNet50's features of 2.4 million images
-_PART, _DONE, _KEY, _LOCK = "features.part", "features.npy", "key.json", "lock"
+_PART, _DONE, _KEY, _LOCKS = "features.part", "features.npy", "key.json", "locks"
 
 
 def cache_folder() -> Path:
@@ -53,6 +53,11 @@ class Entry:
     def of(cls, key: dict[str, Any]) -> "Entry":
         text = json.dumps(key, sort_keys=True)
         return cls(cache_folder() / hashlib.sha256(text.encode()).hexdigest()[:20])
+
+    @property
+    def lock(self) -> Path:
+        """Beside the entries, so that it stays when one goes: who waits for it then has the same as who comes later."""
+        return self.path.parent / _LOCKS / self.path.name
 
     @property
     def complete(self) -> bool:
@@ -89,19 +94,13 @@ class Entry:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Alone among all processes; a second one waits, and says so."""
-        waiting = "Another process computes these features: waiting for it."
-        for left in reversed(range(100)):
-            with contextlib.ExitStack() as lock:
-                try:
-                    lock.enter_context(alone(self.path / _LOCK, waiting))
-                except OSError as error:
-                    if left and isinstance(error, FileNotFoundError | FileExistsError):
-                        continue  # another process cleared the cache while this one made folder and lock,
-                    raise _cannot_write(self.path, error) from None
-                if left and not (self.path / _LOCK).exists():  # or just before it had the lock
-                    continue
-                yield
-                return
+        with contextlib.ExitStack() as lock:
+            try:
+                lock.enter_context(alone(self.lock, "Another process computes these features: waiting for it."))
+                self.path.mkdir(exist_ok=True)
+            except OSError as error:
+                raise _cannot_write(self.path, error) from None
+            yield
 
     @contextlib.contextmanager
     def appending(self, shape: tuple[int, ...], key: dict[str, Any], chunk: int) -> Iterator[tuple[Any, int]]:
@@ -145,9 +144,9 @@ class Entry:
 
     def remove(self) -> bool:
         """Whether it could be: one that a process works on stays."""
-        lock = filelock.FileLock(self.path / _LOCK)
         try:
-            with lock.acquire(timeout=0):
+            self.lock.parent.mkdir(exist_ok=True)
+            with filelock.FileLock(self.lock).acquire(timeout=0):
                 shutil.rmtree(self.path, ignore_errors=True)
         except (filelock.Timeout, OSError):
             return False
@@ -165,7 +164,9 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
 def entries() -> list[Entry]:
     """All of the cache, the one used last first."""
     folder = cache_folder()
-    found = [Entry(path) for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    found = (
+        [Entry(path) for path in folder.iterdir() if path.name != _LOCKS and path.is_dir()] if folder.is_dir() else []
+    )
     used = [(entry.used, entry) for entry in found if entry.files]
     return [entry for _, entry in sorted(used, key=lambda one: -one[0])]
 
