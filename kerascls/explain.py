@@ -379,7 +379,7 @@ def explain(
     """
     from kerascls import plots
 
-    found = image_files([files] if isinstance(files, str | os.PathLike) else files)
+    found = image_files([files] if isinstance(files, str | os.PathLike) else files, tell)
     classifier = load(run)
     how = method(classifier)
     ids = {name: i for i, name in enumerate(classifier.class_names)}

@@ -1,4 +1,4 @@
-"""Image files before they are decoded, without TensorFlow: their kinds, their bytes, and what is refused at once."""
+"""Image files before they are decoded, without TensorFlow: their bytes, and what is refused at once."""
 
 import dataclasses
 import io
@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from kerascls.errors import DataError, TooLarge
+from kerascls.kinds import HEAD_BYTES, SUFFIXES, image_kind, refusal, unread_kind, unread_suffix
 
 MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit for a decompression bomb
 MAX_SIDE = 100_000  # pixels; the resizing of wider ones would hold a row for each row of the result
 LONGEST = 100  # where an image is longer than so many times its other side, "cover" resizes its middle alone
 MAX_BYTES = 1 << 30  # of one file
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")  # what image files end in
-HEAD_BYTES = 16  # of a file, which tell its kind
 EXIF_HEAD = 1 << 17  # bytes of a JPEG searched for its orientation; the segment must lie in its first 64 KiB or so
 
 
@@ -33,23 +32,6 @@ class Upload:
 
     def __str__(self) -> str:
         return self.name
-
-
-def image_kind(encoded: bytes) -> str | None:
-    """`png`, `jpeg`, `gif`, `bmp`, `webp` or `tiff` by the first bytes; None for anything else."""
-    if encoded[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if encoded[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if encoded[:4] == b"GIF8":
-        return "gif"
-    if encoded[:2] == b"BM":
-        return "bmp"
-    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
-        return "webp"
-    if encoded[:4] in (b"II*\0", b"MM\0*"):
-        return "tiff"
-    return None
 
 
 def read_encoded(path: str | Path | Upload) -> bytes:
@@ -86,22 +68,22 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes:
 
 
 def looks_like_image(path: str | Path) -> bool:
-    """Whether a file means to be an image: by its name's suffix, or by its first bytes."""
-    if str(path).lower().endswith(SUFFIXES):
+    """Whether a file means to be an image, of a kind that is read or not: by its suffix, or by its first bytes."""
+    if str(path).lower().endswith(SUFFIXES) or unread_suffix(path):
         return True
     try:
-        return image_kind(read_bytes(path, HEAD_BYTES)) is not None
+        head = read_bytes(path, HEAD_BYTES)
     except DataError:
         return False
+    return image_kind(head) is not None or unread_kind(head) is not None
 
 
 def checked_bytes(path: str | Path, encoded: bytes, max_pixels: int | None = None) -> bytes:
     """`read_encoded` of bytes that were read already; `path` names them in errors, `max_pixels` is an upload's."""
-    kind = image_kind(encoded)
-    if kind is None:
-        what = "is empty" if not encoded else "is not an image"
-        raise DataError(f"{path}: {what}. Expected PNG, JPEG, BMP, GIF, WebP or TIFF.")
-    return _through_pillow(path, encoded, kind, max_pixels)
+    if reason := refusal(encoded, path):
+        expected = "" if unread_kind(encoded, path) else " Expected PNG, JPEG, BMP, GIF, WebP or TIFF."
+        raise DataError(f"{path}: {reason}.{expected}")
+    return _through_pillow(path, encoded, image_kind(encoded), max_pixels)
 
 
 def _through_pillow(path: str | Path, encoded: bytes, kind: str, max_pixels: int | None) -> bytes:

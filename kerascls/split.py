@@ -14,7 +14,8 @@ from kerascls.datasets import Dataset, Split
 from kerascls.datasets._folder import SPLITS_FILE, list_folder
 from kerascls.errors import ConfigError, DataError, OutputError
 from kerascls.files import atomic, write_csv
-from kerascls.formats import HEAD_BYTES, image_kind, read_bytes
+from kerascls.formats import read_bytes
+from kerascls.kinds import HEAD_BYTES, refusal
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
 
@@ -259,7 +260,7 @@ def _not_an_image(path: Path) -> str | None:
         head = read_bytes(path, HEAD_BYTES)
     except DataError as error:
         return str(error).removeprefix(f"{path}: ").removesuffix(".")
-    return None if image_kind(head) else "is not an image" if head else "is empty"
+    return refusal(head, path)
 
 
 def table(result: SplitFolder) -> str:
