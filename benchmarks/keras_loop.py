@@ -1,9 +1,11 @@
 """The articles' trainings as one writes them in Keras: arrays or ImageDataGenerator, compile, fit.
 
-`python -m benchmarks.keras_loop NAME DATA` prints a JSON object: `seconds` of the epochs, without validation but for
-avp, their `steps` and `images`, `fit_seconds` (all of `fit`), `accuracy` on the test images at the end, and
-`parameters`. With `--block STEPS` it trains that many steps twice, and `seconds` is the second time; `steps_of_all` and
-`images_of_all` are the article's.
+`python -m benchmarks.keras_loop NAME DATA` prints a JSON object: `epoch_seconds` of each epoch's steps (of avp, which
+validates, with validation), `epoch_accuracies` on the test images, scored at each epoch's end outside the clock, the
+`images` of an epoch, `fit_seconds` (all of `fit`), and `parameters`. `--epochs` is how many it trains at most;
+`--until ACCURACY` ends it with the first epoch that has that test accuracy, from epoch `--least` on. With `--block
+STEPS` it trains that many steps twice, and `seconds` is the second time; `steps_of_all` and `images_of_all` are
+those of all epochs.
 """
 
 import json
@@ -82,48 +84,60 @@ def folders(data: Path, batch_size: int):
     )
 
 
-class EpochSeconds(keras.callbacks.Callback):
-    """Wall time of each epoch's steps, and of its validation where it has one."""
+class Epochs(keras.callbacks.Callback):
+    """Wall time of each epoch's steps; then, with the clock stopped, its accuracy on `test`.
 
-    def __init__(self):
+    Where `fit` validates by itself, the time holds that, and the accuracy is the one that it measured.
+    """
+
+    def __init__(self, test: list | None, until: float | None, least: int):
         super().__init__()
+        self.test, self.until, self.least = test, until, least
         self.seconds: list[float] = []
+        self.accuracies: list[float] = []
 
     def on_epoch_begin(self, epoch, logs=None):
         self.begin = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         self.seconds.append(time.perf_counter() - self.begin)
+        if self.test is not None:
+            self.accuracies.append(float(self.model.evaluate(*self.test, verbose=0)[1]))
+        elif "val_accuracy" in logs:
+            self.accuracies.append(float(logs["val_accuracy"]))
+        if self.until and epoch + 1 >= self.least and self.accuracies[-1] >= self.until:
+            self.model.stop_training = True
 
 
-def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None) -> dict:
+def run(
+    name: str, data: Path, seed: int, epochs: int | None, block: int | None, until: float | None, least: int
+) -> dict:
     train = load_config(TRAININGS[name].article).train
     epochs = epochs or train.epochs
     keras.utils.set_random_seed(seed)
-    model, clock = network(name), EpochSeconds()
+    model = network(name)
     model.compile(optimizer(train), "categorical_crossentropy", metrics=["accuracy"])
-    options = {"verbose": 0, "callbacks": [clock]}
     if name == "avp":
         examples, test = folders(data, train.batch_size)
         images, steps, fit = examples.samples, len(examples), {"x": examples, "validation_data": test}
+        clock = Epochs(None, until, least)
         if block:  # warm-up is one step, not as many
             block = min(block, steps)
             fit["steps_per_epoch"] = block
     else:
         x, y, *test = arrays(name, data)
-        images, steps = len(x), -(-len(x) // train.batch_size)
-        fit = {"x": x, "y": y, "batch_size": train.batch_size}
+        images, steps, fit = len(x), -(-len(x) // train.batch_size), {"x": x, "y": y, "batch_size": train.batch_size}
+        clock = Epochs(None if block else test, until, least)
         if block:
             block = min(block, len(x) // train.batch_size)
             fit |= {"x": x[: block * train.batch_size], "y": y[: block * train.batch_size]}
     begin = time.perf_counter()
-    model.fit(**fit, epochs=2 if block else epochs, **options)
-    found = {"fit_seconds": time.perf_counter() - begin, "parameters": model.count_params(), "accuracy": None}
+    model.fit(**fit, epochs=2 if block else epochs, verbose=0, callbacks=[clock])
+    found = {"fit_seconds": time.perf_counter() - begin, "parameters": model.count_params()}
     if block:
         more = {"steps_of_all": steps * epochs, "images_of_all": images * epochs}
         return {**found, "seconds": clock.seconds[1], "steps": block, **more}
-    found["accuracy"] = float(model.evaluate(*(test if isinstance(test, list) else [test]), verbose=0)[1])
-    return {**found, "seconds": sum(clock.seconds), "steps": steps * epochs, "images": images * epochs}
+    return {**found, "epoch_seconds": clock.seconds, "epoch_accuracies": clock.accuracies, "images": images}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import statistics
@@ -16,6 +17,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 Measurement = dict[str, Any]
+_REACHED = ("epochs", "seconds")
 
 
 class NotRun(Exception):
@@ -90,6 +92,53 @@ def extrapolated(block: Measurement, steps: int, images: int) -> Measurement:
     }
 
 
+def scheduled(run: Measurement, epochs: int) -> Measurement:
+    """The seconds of a schedule of `epochs`, from a run that timed some of its epochs one by one, or more.
+
+    Epochs that were not run take what those after the first took in the mean. `accuracy` is that of the schedule's last
+    epoch, None where that was not run.
+
+    >>> run = {"epoch_seconds": [5.0, 2.0, 4.0], "epoch_accuracies": [0.1, 0.3, 0.2], "images": 30}
+    >>> run["process_seconds"] = 20.0
+    >>> whole = scheduled(run, 5)
+    >>> whole["seconds"], whole["process_seconds"], whole["images"], whole["accuracy"], whole["extrapolated"]
+    (17.0, 26.0, 50.0, None, True)
+    >>> whole = scheduled(run, 2)
+    >>> whole["seconds"], whole["process_seconds"], whole["images"], whole["accuracy"], whole["extrapolated"]
+    (7.0, 16.0, 20.0, 0.3, False)
+    """
+    timed, accuracies = run["epoch_seconds"], run["epoch_accuracies"]
+    missing = max(epochs - len(timed), 0)
+    seconds = sum(timed[:epochs]) + (missing and missing * statistics.mean(timed[1:] or timed))
+    return {
+        **run,
+        "seconds": seconds,
+        "process_seconds": run["process_seconds"] - sum(timed) + seconds,
+        "images": run["images"] / len(timed) * epochs,
+        "accuracy": None if missing else accuracies[epochs - 1],
+        "epochs": epochs,
+        "extrapolated": bool(missing),
+    }
+
+
+def reached(run: Measurement, accuracy: float) -> Measurement:
+    """`run` with `reached`: the epochs and seconds at whose end it first had `accuracy`, or None and those it had.
+
+    >>> run = {"epoch_seconds": [5.0, 2.0, 4.0], "epoch_accuracies": [0.1, 0.3, 0.2]}
+    >>> reached(run, 0.25)["reached"]
+    {'epochs': 2, 'seconds': 7.0, 'accuracy': 0.3}
+    >>> reached(run, 0.4)["reached"]
+    {'epochs': None, 'seconds': None, 'tried_epochs': 3, 'tried_seconds': 11.0, 'best_accuracy': 0.3}
+    """
+    seconds = 0.0
+    for number, (took, score) in enumerate(zip(run["epoch_seconds"], run["epoch_accuracies"], strict=True), 1):
+        seconds += took
+        if score >= accuracy:
+            return {**run, "reached": {"epochs": number, "seconds": seconds, "accuracy": score}}
+    tried = {"tried_epochs": number, "tried_seconds": seconds, "best_accuracy": max(run["epoch_accuracies"])}
+    return {**run, "reached": {"epochs": None, "seconds": None, **tried}}
+
+
 def summary(turns: Sequence[dict[str, Measurement]], ratio_of: str) -> dict[str, Measurement]:
     """Each side's medians over the turns, and how many times as long as ours it takes.
 
@@ -99,8 +148,10 @@ def summary(turns: Sequence[dict[str, Measurement]], ratio_of: str) -> dict[str,
 
     Returns:
         side to medians of `seconds`, `process_seconds`, `peak_mb` and `accuracy` (None where nobody measured it),
-        `images_per_second` (of `ratio_of`), how many `turns`, `extrapolated`, and, for all but ours, `ratio`:
-        `of_medians`, with the lowest and the highest of single turns, in which both sides ran one after the other.
+        `epochs`, `images_per_second` (of `ratio_of`), how many `turns`, `extrapolated`, and, for all but ours,
+        `ratio`: `of_medians`, with the lowest and the highest of single turns, in which both sides ran one after the
+        other. Where the turns have `reached`, its medians, with the `ratio` of a side's seconds to ours; of a side
+        that did not reach the accuracy, the ratio is that of the seconds it ran, and so too low.
 
     >>> first = {"ours": {"seconds": 2.0}, "plain": {"seconds": 5.0}}
     >>> second = {"ours": {"seconds": 4.0}, "plain": {"seconds": 7.0}}
@@ -113,7 +164,7 @@ def summary(turns: Sequence[dict[str, Measurement]], ratio_of: str) -> dict[str,
         if not measured:
             sides[side] = {"not_run": turns[0][side]["not_run"]}
             continue
-        keys = ("seconds", "process_seconds", "peak_mb", "accuracy", "images")
+        keys = ("seconds", "process_seconds", "peak_mb", "accuracy", "images", "epochs")
         found = {key: _median([m[key] for m in measured if m.get(key) is not None]) for key in keys}
         images = found.pop("images")
         sides[side] = {
@@ -121,6 +172,7 @@ def summary(turns: Sequence[dict[str, Measurement]], ratio_of: str) -> dict[str,
             "images_per_second": images / found[ratio_of] if images else None,
             "turns": len(measured),
             "extrapolated": any(m.get("extrapolated") for m in measured),
+            **({"reached": _median_reached([m["reached"] for m in measured])} if "reached" in measured[0] else {}),
         }
     for side, found in sides.items():
         both = [turn for turn in turns if all("not_run" not in turn[name] for name in (side, "ours"))]
@@ -128,7 +180,32 @@ def summary(turns: Sequence[dict[str, Measurement]], ratio_of: str) -> dict[str,
             ratios = [turn[side][ratio_of] / turn["ours"][ratio_of] for turn in both]
             medians = [_median([turn[name][ratio_of] for turn in both]) for name in (side, "ours")]
             found["ratio"] = {"of_medians": medians[0] / medians[1], "low": min(ratios), "high": max(ratios)}
+        mine, theirs = sides["ours"].get("reached"), found.get("reached")
+        if side != "ours" and mine and theirs and mine["seconds"]:
+            theirs["ratio"] = (theirs["seconds"] or theirs["tried_seconds"]) / mine["seconds"]
     return sides
+
+
+def _median_reached(turns: Sequence[Measurement]) -> Measurement:
+    """Medians of what `reached` found in each turn; a turn that did not reach it counts as later than every other.
+
+    Where that makes the median unknown, `epochs` and `seconds` are None, and `tried_epochs` and `tried_seconds` are
+    medians of what was run for nothing.
+
+    >>> never = {"epochs": None, "seconds": None, "tried_epochs": 8, "tried_seconds": 32.0}
+    >>> found = [{"epochs": 2, "seconds": 9.0}, {"epochs": 3, "seconds": 12.0}, never]
+    >>> _median_reached(found)
+    {'epochs': 3, 'seconds': 12.0, 'reached_turns': 2, 'turns': 3}
+    >>> _median_reached([*found, never])["tried_seconds"]
+    32.0
+    """
+    counts = {"reached_turns": sum(turn["seconds"] is not None for turn in turns), "turns": len(turns)}
+    found = {key: _median([math.inf if turn[key] is None else turn[key] for turn in turns]) for key in _REACHED}
+    if math.isfinite(found["seconds"]):
+        return {**found, **counts}
+    missed = [turn for turn in turns if turn["seconds"] is None]
+    tried = {f"tried_{key}": _median([turn[f"tried_{key}"] for turn in missed]) for key in _REACHED}
+    return {**dict.fromkeys(_REACHED), **tried, **counts}
 
 
 def _median(values: list[float]) -> float | None:

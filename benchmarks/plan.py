@@ -16,12 +16,16 @@ class Training:
         ours: recipes of ours, the first that exists is trained.
         data: the data set's name; "" for a folder of images that the user names.
         stand_in: embedded data of the same shape, for `--tiny`.
-        accuracy: what the article reports, which counts as reached from there on; None where nothing can reach it.
+        accuracy: the test accuracy that the article reports, until which seconds are counted; None where nothing can
+            reach it.
+        least, longest: epochs of the article's schedule that its sides run at least, and at most where they have not
+            reached `accuracy`. What is not run of the schedule is extrapolated from the epochs that were.
         validated: whether the article's epochs end with its validation images, in the loops' seconds too.
         settings: `--set` of ours.
         network: its name in the loops; "" where that is its name here.
         epochs: in place of the article's; 0 for those.
-        block: steps that a loop is timed by where it would take too long, after `warm_up` others.
+        block: steps that a loop is timed by, after `warm_up` others, where there is no `accuracy` and it would take too
+            long.
         bf16: whether ours is trained once more with features in bfloat16.
     """
 
@@ -31,6 +35,8 @@ class Training:
     data: str
     stand_in: str = ""
     accuracy: float | None = None
+    least: int = 1
+    longest: int = 1
     validated: bool = False
     settings: tuple[str, ...] = ()
     network: str = ""
@@ -52,6 +58,8 @@ TRAININGS = {
         "mnist",
         "digits",
         0.9748,
+        least=10,
+        longest=15,
     ),
     "cifar_cnn": Training(
         "CIFAR-10, 3x3 convolutions, 81,302 parameters",
@@ -60,6 +68,8 @@ TRAININGS = {
         "cifar10",
         "shapes",
         0.57,
+        least=3,
+        longest=5,
     ),
     "cifar_lenet": Training(
         "CIFAR-10, LeNet, 62,006 parameters",
@@ -68,6 +78,8 @@ TRAININGS = {
         "cifar10",
         "shapes",
         0.60,
+        least=5,
+        longest=8,
     ),
     "cifar_cnn_bn": Training(
         "CIFAR-10, batch normalisation, 121,374 parameters",
@@ -76,6 +88,8 @@ TRAININGS = {
         "cifar10",
         "shapes",
         0.67,
+        least=3,
+        longest=8,
     ),
     "avp": Training(
         "Alien vs. predator, frozen ResNet50 with random weights, 3 epochs on the images as they are",
@@ -96,7 +110,9 @@ TRAININGS["avp_30"] = dataclasses.replace(
     network="avp",
     epochs=30,
 )
-SIDES = {"keras": "the article's loop in Keras", "torch": "the article's loop in PyTorch"}
+# Ours on the article's own schedule; then the plain loops.
+ARTICLE = "article"
+SIDES = {"keras": "the article's training in plain Keras", "torch": "the article's training in plain PyTorch"}
 
 # The recipe whose network `epochs` trains, for one epoch after another.
 EPOCH_ARTICLE = "articles/mnist_tensorflow"

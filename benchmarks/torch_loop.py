@@ -5,6 +5,7 @@ torchvision's ToTensor and Normalize, but straight from arrays, which is faster 
 are read from files and warped by Pillow, as torchvision does. torchvision itself is not needed.
 """
 
+import itertools
 import json
 import math
 import random
@@ -149,7 +150,9 @@ def accuracy(model: nn.Module, test: Dataset, batch_size: int = 100) -> float:
     return right / len(test)
 
 
-def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None) -> dict:
+def run(
+    name: str, data: Path, seed: int, epochs: int | None, block: int | None, until: float | None, least: int
+) -> dict:
     train, warm_up = load_config(TRAININGS[name].article).train, TRAININGS[name].warm_up
     epochs = epochs or train.epochs
     torch.manual_seed(seed)
@@ -158,41 +161,40 @@ def run(name: str, data: Path, seed: int, epochs: int | None, block: int | None)
     training, test = examples(name, data)
     loader = DataLoader(training, train.batch_size, shuffle=True)
     descent, loss_of = optimizer(train, model), nn.CrossEntropyLoss()
-    model.train()
-    if name == "avp":
-        model[0].eval()  # batch normalisation stays frozen with the rest
+    fit_from = time.perf_counter()
+    found = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
-    step, timed_from = 0, 0
-    last = warm_up + block if block else epochs * len(loader)
-    begin = begin_timed = time.perf_counter()
-    while step < last:
-        for images, labels in loader:
+    def learn(batches) -> float:
+        """One pass over `batches`; the seconds that it took."""
+        model.train()
+        if name == "avp":
+            model[0].eval()  # batch normalisation stays frozen with the rest
+        begin = time.perf_counter()
+        for images, labels in batches:
             descent.zero_grad()
             loss = loss_of(model(images), labels)
             loss.backward()
             descent.step()
-            step += 1
-            if block and step == warm_up:
-                begin_timed, timed_from = time.perf_counter(), step
-            if step == last:
-                break
-        if TRAININGS[name].validated:
-            accuracy(model, test, train.batch_size)
-            model.train()
-            model[0].eval()
-    end = time.perf_counter()
+        return time.perf_counter() - begin
 
-    found = {
-        "seconds": end - begin_timed,
-        "fit_seconds": end - begin,
-        "steps": step - timed_from,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "accuracy": None,
-    }
-    whole = {"steps_of_all": epochs * len(loader), "images_of_all": epochs * len(training)}
     if block:
-        return {**found, **whole}
-    return {**found, "images": whole["images_of_all"], "accuracy": accuracy(model, test)}
+        endless = itertools.chain.from_iterable(itertools.repeat(loader))
+        learn(itertools.islice(endless, warm_up))
+        seconds = learn(itertools.islice(endless, block))
+        whole = {"steps_of_all": epochs * len(loader), "images_of_all": epochs * len(training)}
+        return {**found, **whole, "fit_seconds": time.perf_counter() - fit_from, "seconds": seconds, "steps": block}
+
+    seconds_of, accuracies = [], []
+    while len(seconds_of) < epochs:
+        seconds_of.append(learn(loader))
+        begin = time.perf_counter()
+        accuracies.append(accuracy(model, test))
+        if TRAININGS[name].validated:
+            seconds_of[-1] += time.perf_counter() - begin
+        if until and len(seconds_of) >= least and accuracies[-1] >= until:
+            break
+    found |= {"fit_seconds": time.perf_counter() - fit_from, "images": len(training)}
+    return {**found, "epoch_seconds": seconds_of, "epoch_accuracies": accuracies}
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def test_a_summary_has_medians_and_the_ratio_of_medians_with_the_spread_of_singl
         "process_seconds": 7.0,
         "peak_mb": None,
         "accuracy": None,
+        "epochs": None,
         "images_per_second": 50.0,
         "turns": 3,
         "extrapolated": False,
@@ -212,7 +213,9 @@ def test_a_training_of_other_epochs_or_precision_is_ours_too(tmp_path, monkeypat
     monkeypatch.setattr(trainings, "read_run", lambda run: {"run": run.name})
     settings = plan.Settings(tmp_path, 0, avp=tmp_path)
     names = [
-        trainings.ours(plan.TRAININGS[name], settings, 0, bf16)["run"] for name in ("avp", "avp_30") for bf16 in (0, 1)
+        trainings.ours(plan.TRAININGS[name], "articles/avp_resnet50", tmp_path, settings, 0, bf16)["run"]
+        for name in ("avp", "avp_30")
+        for bf16 in (0, 1)
     ]
     assert len(set(names)) == 4
     assert [("features.precision=bf16" in command, "--epochs" in command) for command in commands] == [
@@ -230,10 +233,70 @@ def test_a_loop_that_ran_whole_once_runs_whole_in_every_turn(tmp_path, monkeypat
     monkeypatch.setattr(trainings, "ours", lambda *_: {})
     monkeypatch.setattr(trainings, "loop", lambda side, *rest: known.update({side: rest[-1]}) or {})
     settings = plan.Settings(tmp_path, 0)
-    trainings.turn("mnist", settings, 1, [{"keras": {"seconds": 1}, "torch": {"extrapolated": True}}])
+    trainings.turn("avp", settings, 1, [{"keras": {"seconds": 1}, "torch": {"extrapolated": True}}])
     assert known == {"keras": False, "torch": True}
-    trainings.turn("mnist", settings, 1, [{"keras": {"not_run": "why"}, "torch": {"seconds": 1}}])
+    trainings.turn("avp", settings, 1, [{"keras": {"not_run": "why"}, "torch": {"seconds": 1}}])
     assert known == {"keras": None, "torch": False}
+
+
+def test_an_articles_sides_train_its_schedule_and_are_scored_after_every_epoch(tmp_path, monkeypatch):
+    commands, found = [], {"epoch_seconds": [4.0, 2.0, 2.0], "images": 30, "fit_seconds": 9.0, "process_seconds": 20.0}
+    found["epoch_accuracies"] = [0.5, 0.6, 0.7]
+    monkeypatch.setattr(trainings, "run_child", lambda command, *_, **__: (commands.append(command), ("", {}))[1])
+    monkeypatch.setattr(trainings, "run_loop", lambda *command, **_: (commands.append(command), dict(found))[1])
+    monkeypatch.setattr(trainings, "read_run", lambda run: dict(found))
+    monkeypatch.setattr(trainings, "arrays_file", lambda *_: tmp_path / "cifar10.npz")
+    (measured,) = trainings.turn("cifar_cnn", plan.Settings(tmp_path, 0), 0, [])
+    assert list(measured) == ["ours", "article", "keras", "torch"]
+    fast, score, article, _, keras, torch = [list(map(str, command)) for command in commands]
+    assert "cifar_cnn_fast" in fast and "--epochs" not in fast and "train.save_epochs=true" in fast
+    assert score[0] == "score" and score[-1].endswith("cifar10.npz")
+    assert "articles/cifar_cnn" in article and article[article.index("--epochs") + 1] == "5"
+    for command in (keras, torch):
+        assert command[-6:] == ["--epochs", "5", "--least", "3", "--until", "0.57"]
+    # 100 epochs: the first takes 4 s, 99 take 2 s each; 9 s less 8 s of epochs went into scoring.
+    assert measured["keras"]["seconds"] == 4 + 99 * 2 and measured["keras"]["extrapolated"]
+    assert measured["keras"]["process_seconds"] == 20 - 1 - 8 + 202
+    assert measured["keras"]["images"] == 30 * 100 and measured["keras"]["accuracy"] is None
+    assert measured["keras"]["reached"] == {"epochs": 2, "seconds": 6.0, "accuracy": 0.6}
+
+
+@pytest.fixture
+def tiny_arrays(tmp_path):
+    """96 flat images of MNIST's shape, brighter with their label: what any network learns at once."""
+    labels = np.arange(96) % 10
+    images = np.repeat(labels * 25, 784).reshape(-1, 28, 28, 1).astype("uint8")
+    np.savez(tmp_path / "flat.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    return tmp_path / "flat.npz"
+
+
+@pytest.mark.parametrize("side", ["keras_loop", "torch_loop"])
+def test_a_loop_times_and_scores_each_epoch_and_ends_where_it_may(side, tiny_arrays):
+    if side == "torch_loop" and not importlib.util.find_spec("torch"):
+        pytest.skip("needs PyTorch: pip install '.[bench]'")
+    options = ["--epochs", 4, "--until", 0.01, "--least", 2]
+    found = measure.run_loop(side, "mnist", tiny_arrays, *options, seconds_left=300)
+    epochs = len(found["epoch_seconds"])
+    assert 2 <= epochs == len(found["epoch_accuracies"])
+    # It ends with the first epoch, from the second on, that has the accuracy.
+    assert all(score < 0.01 for score in found["epoch_accuracies"][1:-1])
+    assert epochs == 4 or found["epoch_accuracies"][-1] >= 0.01
+    assert found["images"] == 96 and found["fit_seconds"] > sum(found["epoch_seconds"])
+
+
+def test_what_a_run_saved_of_each_epoch_is_scored(tiny_arrays, tmp_path):
+    import keras
+
+    from benchmarks.score import accuracies
+    from kerascls.models import build_model
+
+    (tmp_path / "run" / "epochs").mkdir(parents=True)
+    model = build_model("mnist_cnn", (28, 28, 1), 10)
+    for number, answer in enumerate((3, 9), 1):  # 20 labels: 0 to 9, twice
+        bias = keras.ops.one_hot(answer, 10) * 1e6
+        model.layers[-1].bias.assign(bias)
+        model.save(tmp_path / "run" / "epochs" / f"{number:03d}.keras")
+    assert accuracies(tmp_path / "run", tiny_arrays) == [0.1, 0.1]
 
 
 def test_missing_data_is_a_reason(tmp_path):
@@ -282,6 +345,7 @@ def test_a_tiny_pair_from_end_to_end(tmp_path):
         assert found[side]["peak_mb"] > 100
     assert entries["mnist"]["turns"][0]["keras"]["parameters"] == 1198
     assert entries["mnist"]["turns"][0]["keras"]["images"] == 1250
+    assert found["keras"]["reached"]["turns"] == found["ours"]["reached"]["turns"] == 1
     missing = importlib.util.find_spec("torch") is None
     assert found["torch"].get("not_run", "").startswith("PyTorch is not installed") == missing
     assert entries["predict"]["summary"]["loop"]["ratio"]["of_medians"] > 0
@@ -296,14 +360,31 @@ def test_the_readmes_table_is_what_results_json_has():
     assert table.with_table(readme, runner.read_results(runner.RESULTS)) == readme
 
 
-def test_a_table_says_what_was_reached_extrapolated_slower_and_not_run():
-    turns = [turn(10.0, 8.0, accuracy=0.5), turn(20.0, 18.0, accuracy=0.6, extrapolated=True)]
-    turns = [{**one, "other": {"not_run": "it is not installed."}} for one in turns]
+def test_a_table_compares_seconds_to_an_accuracy_and_whole_schedules():
+    def training(seconds, reached, **more):
+        return {
+            "seconds": seconds,
+            "process_seconds": seconds + 5,
+            "images": 600,
+            "epochs": 3,
+            "reached": reached,
+        } | more
+
+    never = {"epochs": None, "seconds": None, "tried_epochs": 4, "tried_seconds": 32.0, "best_accuracy": 0.5}
+    fast = {"epochs": 2, "seconds": 4.0, "accuracy": 0.6}
+    late = {"epochs": 3, "seconds": 12.0, "accuracy": 0.6}
+    turns = [
+        {"ours": training(6.0, fast), "plain": training(60.0, late, accuracy=0.6), "slow": training(80.0, never)}
+        | {"other": {"not_run": "it is not installed."}}
+        for late in (late, never, late)
+    ]
+    for turn in turns:
+        turn["slow"] |= {"extrapolated": True, "epochs": 10}
     entry = {
         "title": "Numbers",
         "stated_accuracy": 0.55,
         "ratio_of": "seconds",
-        "sides": {"ours": "`ours`", "plain": "the plain way", "other": "another"},
+        "sides": {"ours": "`ours`", "plain": "the plain way", "slow": "a slow way", "other": "another"},
         "conditions": ["data: none"],
         "method": "By hand.",
         "date": "2026-01-31",
@@ -313,18 +394,30 @@ def test_a_table_says_what_was_reached_extrapolated_slower_and_not_run():
         "turns": turns,
         "summary": summary(turns, "seconds"),
     }
-    entries = {"numbers": entry, "missing": {**entry, "title": "Missing", "not_run": "no data."}}
+    second = {**entry, "title": "Again", "stated_accuracy": None}
+    entries = {"numbers": entry, "again": second, "missing": {**entry, "title": "Missing", "not_run": "no data."}}
     lines = table.table({"entries": entries}).splitlines()
-    assert lines[2:5] == [
-        "| **Numbers**; accuracy stated 0.55 | | | | | | |",
-        "| `ours` |  | 15.0 | 20.0 | 7 |  |  |",
-        "| the plain way, extrapolated | 0.5500, reached | 13.0 |  |  |  | 0.87 (0.80 to 0.90) |",
+    assert lines[2:6] == [
+        "| **Numbers: 0.55** | | | | |",
+        "| `ours` | 2 | 4.00 | 2.00 |  |",
+        "| the plain way | 3 (reached in 2 of 3 turns) | 12.0 | 4.00 | 3.00 |",
+        "| a slow way | not reached in 4 | over 32.0 | 8.00 | over 8.00 |",
     ]
-    assert "By hand." in lines
+    assert lines[9:13] == [
+        "| **Numbers** | | | | | | | |",
+        "| `ours` | 3 |  | 6.00 | 11.0 | 100 |  |  |",
+        "| the plain way | 3 | 0.6000 | 60.0 | 65.0 | 10 |  | 10.00 (10.00 to 10.00) |",
+        "| a slow way, extrapolated | 10 |  | 80.0 | 85.0 | 8 |  | 13.33 (13.33 to 13.33) |",
+    ]
+    assert lines.count("By hand.") == 1  # however many benchmarks share a footnote
     machine = "On 2 cores of a processor (avx2), 25 GB; Python 3.11.7, tensorflow 2.21.0, keras 3.15.1."
     assert machine in lines
-    assert "- Numbers: data: none; 2 turns; 2026-01-31, load 0.2 before it." in lines
-    assert lines[-2:] == ["- Numbers, another: it is not installed.", "- Missing: no data."]
+    assert "- Numbers: data: none; 3 turns; 2026-01-31, load 0.2 before it." in lines
+    assert lines[-3:] == [
+        "- Numbers, another: it is not installed.",
+        "- Again, another: it is not installed.",
+        "- Missing: no data.",
+    ]
 
 
 def test_a_table_of_nothing_says_so():
