@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from kerascls import devices
 from kerascls.datasets import Dataset, Split, natural_key
 from kerascls.errors import DataError, printable
 from kerascls.formats import checked_bytes, image_kind, looks_like_image, read_bytes
+from kerascls.status import doing
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 SPLITS_FILE = "splits.csv"  # which `kerascls split` writes beside the splits
@@ -141,19 +141,19 @@ def load_folder(
             f"Folder {root} may have images of many sizes. Say which size to bring them to: "
             "--set 'data.image_shape=[64, 64, 3]'"
         )
-    listing = list_folder(root)
+    with doing(f"listing {root.name}"):
+        listing = list_folder(root)
     devices.start()
     count = sum(len(entries) for entries in listing.splits.values())
     kept = int(np.prod(image_shape)) * count <= cache_mb * 10**6
     skipped, bad = list(listing.skipped), []
     splits = {}
-    progress = tqdm(total=count, unit=" files", desc=f"reading {root.name}", delay=2, leave=False, disable=None)
-    with progress:
+    with doing(f"reading {root.name}", count) as progress:
         for split, entries in listing.splits.items():
             pixels = np.empty((len(entries) if kept else 0, *image_shape), np.uint8)
             files, labels, contents, checksums = [], [], [], []
             for (file, class_name), answer in _read_all(root, entries, image_shape, background, resize):
-                progress.update()
+                progress.step()
                 if isinstance(answer, DataError):
                     skipped.append((file, str(answer).removeprefix(f"{root / file}: ")))
                     if looks_like_image(root / file):
