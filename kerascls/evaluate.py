@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerascls import devices, metrics
-from kerascls.datasets import Dataset, Split, load_dataset, rename
+from kerascls.datasets import Dataset, Split, load_dataset, positions, rename
 from kerascls.errors import DataError, OutputError, RunError
 from kerascls.files import write_json
 from kerascls.load import Classifier, load
@@ -128,6 +128,7 @@ def run_data(
         cache_mb=config.data.cache_mb,
         on_bad_image=config.data.on_bad_image,
         max_bad_share=config.data.max_bad_share,
+        classes=classifier.class_names,
     )
     dataset = bind_classes(dataset, classifier.class_names)
     if dataset.fingerprint() == manifest["data"]["fingerprint"]:
@@ -148,20 +149,19 @@ def bind_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
     """
     if dataset.class_names == class_names:
         return dataset
-    known = {name: i for i, name in enumerate(class_names)}
     if not dataset.names_given:
         highest = max(int(split.labels.max()) for split in dataset.splits.values())
-        if not all(name.isdigit() for name in class_names) or str(highest) not in known:
+        if not all(name.isdigit() for name in class_names) or str(highest) not in class_names:
             raise DataError(
                 f"{dataset.name} numbers its classes 0 to {highest} and gives no names; the run has "
                 f"{len(class_names)} classes, {', '.join(class_names[:5])}... Add an array class_names."
             )
-    ids = np.array([known.get(name, -1) for name in dataset.class_names])
+    ids = positions(class_names, dataset.class_names)
     used = np.unique(np.concatenate([split.labels for split in dataset.splits.values()]))
     unknown = [dataset.class_names[i] for i in used if ids[i] < 0]
     if unknown:
         raise DataError(
-            f"{dataset.name} has {len(unknown)} classes that the run does not know: "
+            f"{dataset.name} has {len(unknown)} class{'es' * (len(unknown) > 1)} that the run does not know: "
             f"{', '.join(unknown[:5])}. The run knows {', '.join(class_names[:10])}."
         )
     return rename(dataset, class_names)

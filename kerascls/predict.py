@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from kerascls.datasets import load_dataset, natural_key, skipped_lines
+from kerascls.datasets._layout import is_system
 from kerascls.errors import DataError, KerasclsError, printable
 from kerascls.files import write_csv
 from kerascls.kinds import SUFFIXES, UNREAD_KINDS, unread_suffix
 from kerascls.load import Classifier, Prediction, load
 from kerascls.split import with_all_splits
-from kerascls.status import doing
 from kerascls.table import BATCH_SIZE, Table, columns, row_of, table_key
 
 MOST_PLOTTED = 64  # images in one picture
@@ -65,8 +65,7 @@ def predict(
     Raises:
         KerasclsError: when all is answered, if an image could not be read.
     """
-    with doing("listing images"):
-        found = image_files(files, tell) if data is None else []
+    found = image_files(files, tell) if data is None else []
     classifier = load(model, trust)
     if classifier.notice:
         tell(classifier.notice)
@@ -77,16 +76,14 @@ def predict(
         answers = _predict_dataset(classifier, data, split, count, top_k, invert, csv_file, data_dir, tell)
     shown: list[Answer] = []
     seen = failed = taken_over = other_polarity = 0
-    with doing("naming", len(found)) as progress:
-        for batch in answers:
-            seen += len(batch)
-            failed += sum(answer.prediction.error is not None for answer in batch)
-            taken_over += sum(answer.pixels is None and answer.prediction.error is None for answer in batch)
-            other_polarity += sum(answer.prediction.other_polarity for answer in batch)
-            if plot_file is not None:
-                shown += batch[: MOST_PLOTTED - len(shown)]
-            yield batch
-            progress.step(len(batch))
+    for batch in answers:
+        seen += len(batch)
+        failed += sum(answer.prediction.error is not None for answer in batch)
+        taken_over += sum(answer.pixels is None and answer.prediction.error is None for answer in batch)
+        other_polarity += sum(answer.prediction.other_polarity for answer in batch)
+        if plot_file is not None:
+            shown += batch[: MOST_PLOTTED - len(shown)]
+        yield batch
     if other_polarity:
         of_these = " (of those answered now)" if taken_over else ""  # a table does not tell it of the others
         tell(border_warning(other_polarity, classifier.card.border, invert, of_these))
@@ -164,7 +161,7 @@ def _files_below(folder: str) -> Iterator[str]:
             names = {entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in os.scandir(path)}
         except OSError as error:
             raise DataError(f"Folder {path[:-1]} cannot be read: {error.strerror}.") from None
-        seen = sorted((name for name in names if not name.startswith(".")), key=natural_key, reverse=True)
+        seen = sorted((name for name in names if not is_system(name.rstrip("/"))), key=natural_key, reverse=True)
         waiting += [path + name for name in seen]
 
 
@@ -207,7 +204,14 @@ def _predict_dataset(
 ) -> Iterator[list[Answer]]:
     """The first `count` examples of a data set's split, with their true names."""
     card = classifier.card
-    dataset = load_dataset(name, data_dir, image_shape=card.image_shape, background=card.background, resize=card.resize)
+    dataset = load_dataset(
+        name,
+        data_dir,
+        image_shape=card.image_shape,
+        background=card.background,
+        resize=card.resize,
+        classes=classifier.class_names,
+    )
     for line in skipped_lines(dataset.skipped):
         tell(line)
     if split not in dataset.splits and not {"train", "all"}.isdisjoint(dataset.splits):

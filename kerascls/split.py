@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from kerascls.catalog import nearest
-from kerascls.datasets import Dataset, Split
-from kerascls.datasets._folder import SPLITS_FILE, list_folder
+from kerascls.datasets import Dataset, Split, nfc
+from kerascls.datasets._layout import SPLITS_FILE, list_folder
 from kerascls.errors import ConfigError, DataError, OutputError
-from kerascls.files import atomic, write_csv
+from kerascls.files import atomic, free_name, write_csv
 from kerascls.formats import read_bytes
 from kerascls.kinds import HEAD_BYTES, refusal
-from kerascls.status import doing
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
 
@@ -172,22 +172,19 @@ def split_folder(
         raise OutputError(f"{destination} exists already. Remove it, or choose another place.")
     if destination.resolve().is_relative_to(source.resolve()):
         raise OutputError(f"{destination} lies inside {source}. Choose a place outside of it.")
-    with doing(f"listing {source.name}"):
-        listing = list_folder(source)
+    listing = list_folder(source, classes, lambda names: f"--classes {shlex.quote(','.join(names))}")
     if "all" not in listing.splits:
         raise DataError(f"Folder {source} is split already: it has {', '.join(listing.splits)}.")
     wanted = _find_classes(source, listing.class_names, classes)
     images: dict[str, list[str]] = {name: [] for name in wanted}
     skipped = list(listing.skipped)
-    with doing(f"looking at {source.name}", len(listing.splits["all"]), "files") as progress:
-        for file, folder in listing.splits["all"]:
-            progress.step()
-            if folder in wanted:
-                reason = _not_an_image(source / file)
-                if reason is None:
-                    images[folder].append(file)
-                else:
-                    skipped.append((file, reason))
+    for file, folder in listing.splits["all"]:
+        if folder in wanted:
+            reason = _not_an_image(source / file)
+            if reason is None:
+                images[folder].append(file)
+            else:
+                skipped.append((file, reason))
     counts = {wanted[folder]: _counts(len(files), train, validation) for folder, files in images.items()}
     few = [name for name, parts in counts.items() if parts["train"] < 1 or min(parts.values()) < 0]
     if few:
@@ -197,8 +194,7 @@ def split_folder(
             "or leave classes out with --classes."
         )
     rows = []
-    copied = sum(map(len, images.values()))
-    with atomic(destination) as temporary, doing(f"filling {destination.name}", copied) as progress:
+    with atomic(destination) as temporary:
         for folder, files in images.items():
             places = np.arange(len(files))
             if order == "random":  # each class by itself, so that leaving one out changes no other
@@ -206,9 +202,9 @@ def split_folder(
             taken = 0
             for split, count in counts[wanted[folder]].items():
                 for place in np.sort(places[taken : taken + count]):
-                    progress.step()
                     rows.append((split, wanted[folder], files[place]))
-                    target = temporary / split / wanted[folder] / Path(files[place]).relative_to(folder)
+                    target = temporary / split / wanted[folder] / files[place].partition("/")[2]
+                    target = free_name(target)  # a class may have two folders, whose names are one in NFC
                     target.parent.mkdir(parents=True, exist_ok=True)
                     if link:
                         target.symlink_to((source / files[place]).resolve())
@@ -246,7 +242,7 @@ def _find_classes(source: Path, folders: Sequence[str], classes: Sequence[str]) 
     if not classes:
         return {folder: folder for folder in folders}
     found: dict[str, str] = {}
-    for name in classes:
+    for name in map(nfc, classes):
         short = {folder: re.sub(r"^\d+\.(?=.)", "", folder) for folder in folders}
         matching = [name] if name in short else [folder for folder in folders if short[folder] == name]
         if not matching:

@@ -35,7 +35,7 @@ def model_of(what: str) -> Any:
     config = load_config(what)
     class_names, own_shape = tuple(config.data.classes), None
     if config.data.name:
-        class_names, own_shape = describe_dataset(config.data.name)
+        class_names, own_shape = describe_dataset(config.data.name, config.data.classes)
     image_shape = tuple(config.data.image_shape) or own_shape
     if image_shape is None:
         what = config.data.name or what

@@ -22,7 +22,6 @@ from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.files import cannot_write, csv_line, write_csv
 from kerascls.fit import Fit
 from kerascls.split import folds_of, with_all_splits
-from kerascls.status import doing
 
 MOST_TRIALS = 10_000
 
@@ -126,8 +125,7 @@ def sweep(
     tables = [_tables(shared, settings) for settings in combinations]
     configs = [load_config(recipe, table) for table in tables]  # all faults are told before anything is trained
     seeds = seeds or [configs[0].train.seed]
-    count = len(configs) * len(seeds) * max(1, folds)
-    if count > MOST_TRIALS:
+    if len(configs) * len(seeds) * max(1, folds) > MOST_TRIALS:
         raise ConfigError(f"{len(configs)} combinations are too many: at most {MOST_TRIALS} trainings.")
     for config in configs:
         if not folds and config.data.validation in ("test", 0):
@@ -142,7 +140,7 @@ def sweep(
     loaded: dict[str, tuple[Config, Dataset]] = {}
     trials: list[Trial] = []
     columns = [*grid, "fold", "seed", "epoch", "val_accuracy", "val_loss", "seconds", "error"]
-    with _claimed(out, recipe, columns, trials) as out, doing("sweep", count, "trainings", stays=True) as progress:
+    with _claimed(out, recipe, columns, trials) as out:
         for settings, table in zip(combinations, tables, strict=True):
             same_data = json.dumps(table.get("data", {}), sort_keys=True, default=str)
             if same_data not in loaded:
@@ -163,7 +161,6 @@ def sweep(
                     return SweepResult(out, status, trials)
                 trials.append(_trial(fit, settings, fold, seed, time.perf_counter() - begin, error))
                 write_csv(out, columns, map(_row, trials))
-                progress.step()
                 if tell:
                     tell(trials[-1])
     return SweepResult(out, "complete", trials)

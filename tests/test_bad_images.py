@@ -325,7 +325,7 @@ def test_a_file_that_goes_between_listing_and_reading_is_left_out(folder, monkey
 
     listed = _folder.list_folder(folder)
     (folder / "a" / "0.png").unlink()
-    monkeypatch.setattr(_folder, "list_folder", lambda root: listed)
+    monkeypatch.setattr(_folder, "list_folder", lambda root, classes: listed)
     assert load(folder).skipped == (("a/0.png", "cannot be read: No such file or directory."),)
 
 
@@ -373,12 +373,43 @@ def test_one_bad_image_of_few_is_left_out_and_two_are_too_many(folder):
         load(folder, max_bad_share=0)
 
 
-def test_a_class_without_a_readable_image_is_named(folder):
-    (folder / "c").mkdir()
-    (folder / "c" / "1.png").write_bytes(b"")
+def test_a_class_without_a_readable_image_is_an_error_unless_it_is_left_out_on_purpose(folder):
+    for i in range(2):
+        (folder / "c").mkdir(exist_ok=True)
+        (folder / "c" / f"{i}.png").write_bytes(b"")
+    for more in ({}, {"classes": ["a", "b", "c"]}):
+        with pytest.raises(DataError) as error:
+            load(folder, max_bad_share=0.9, **more)
+        assert str(error.value) == (
+            f"Folder {folder}: no image can be read of 1 of 3 classes: c (2 images; c/0.png: is empty). Convert or "
+            'repair them, or leave the class out on purpose: data.classes = ["a", "b"]'
+        )
+    dataset = load(folder, max_bad_share=0.9, classes=["b", "a"])
+    assert dataset.class_names == ("a", "b")
+    assert dataset.skipped[0] == ("c", "has no image that can be read")  # before its files
+
+
+def test_a_folder_without_any_image_is_no_lost_class(folder):
+    (folder / "docs").mkdir()
+    (folder / "docs" / "notes.txt").write_text("hello")
     dataset = load(folder)
     assert dataset.class_names == ("a", "b")
-    assert dataset.skipped[1:] == (("c", "has no image that can be read"),)
+    assert dataset.skipped[0] == ("docs", "has no image that can be read")
+
+
+def test_a_class_of_heic_alone_is_named_with_its_kind(folder, capsys):
+    (folder / "c").mkdir()
+    for i in range(12):
+        head = (24).to_bytes(4, "big") + b"ftypheic\0\0\0\0mif1heic"
+        (folder / "c" / f"IMG_{i}.HEIC").write_bytes(head + bytes(800))
+    line = one_line_error(*train(folder), capsys=capsys)
+    assert "no image can be read of 1 of 3 classes: c (12 images; c/IMG_0.HEIC: is HEIC" in line
+    for name in "ab":  # as many beside the images of classes that are read
+        for i in range(12):
+            (folder / name / f"IMG_{i}.HEIC").write_bytes(head + bytes(800))
+        (folder / "c" / f"{name}.png").write_bytes((folder / "a" / "0.png").read_bytes())
+    line = one_line_error(*train(folder), capsys=capsys)
+    assert "36 of 62 images cannot be read" in line and "is HEIC" in line
 
 
 def test_evaluate_says_what_it_leaves_out_of_a_folder(folder, digits_run, tmp_path, capsys):

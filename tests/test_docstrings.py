@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["metrics", "split", "pipeline", "datasets", "show", "timing", "tf_serving", "serve"]
+    "module", ["metrics", "split", "pipeline", "datasets", "datasets._layout", "show", "timing", "tf_serving", "serve"]
 )
 def test_docstring_examples_hold(module):
     result = doctest.testmod(importlib.import_module(f"kerascls.{module}"), extraglobs={"np": __import__("numpy")})

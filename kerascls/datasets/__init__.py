@@ -14,6 +14,7 @@ import inspect
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,6 @@ from kerascls.catalog import dataset_files
 from kerascls.config import Config, Data, load_config
 from kerascls.errors import DataError, DataMissing, KerasclsError, printable
 from kerascls.runs import fallback_notice
-from kerascls.status import doing
 
 if TYPE_CHECKING:
     from kerascls.datasets._folder import FileImages
@@ -80,7 +80,8 @@ class Dataset:
 
     A folder without splits has "all" alone, which `split.with_all_splits` divides. `source` says where the data came
     from, without any path of this machine. `names_given` is False where the names are only the label numbers as text.
-    `skipped` are files that were left out, each with the reason.
+    Names are kept in NFC, since two that look alike are one class. `skipped` are files that were left out, each with
+    the reason; `notes` are lines on what else is odd about it.
     """
 
     name: str
@@ -89,11 +90,13 @@ class Dataset:
     splits: dict[str, Split]
     names_given: bool = True
     skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.class_names:
             if not isinstance(name, str) or not name or not name.isprintable():
                 raise DataError(f"{self.name}: a class name must be printable text, not empty. Received: {name!r}")
+        object.__setattr__(self, "class_names", tuple(map(nfc, self.class_names)))
         if not isinstance(self.name, str) or not self.name:
             raise DataError(f"A data set's name must be text. Received: {self.name!r}")
         if len(set(self.class_names)) != len(self.class_names):
@@ -160,6 +163,7 @@ def load_dataset(
     cache_mb: int = Data.cache_mb,
     on_bad_image: str = Data.on_bad_image,
     max_bad_share: float = Data.max_bad_share,
+    classes: Sequence[str] = (),
 ) -> Dataset:
     """Loads a data set into memory; of a folder that is larger than `cache_mb`, only what is there.
 
@@ -173,6 +177,8 @@ def load_dataset(
         resize: how images are brought to `image_shape`, see `images.resize`.
         cache_mb: megabytes that a folder's decoded images may take.
         on_bad_image, max_bad_share: what becomes of a folder's images that cannot be read, see `config.Data`.
+        classes: names that the caller expects, if any: a folder's folders of such names are its classes, and it may
+            have some of them, where a folder has all that can be trained on otherwise.
 
     Raises:
         DataMissing: it is not prepared here and cannot be downloaded.
@@ -186,17 +192,19 @@ def load_dataset(
     if name.startswith("tfds:"):
         from kerascls.datasets._tfds import load_tfds
 
-        with doing(f"reading {name}"):
-            return load_tfds(name.removeprefix("tfds:"), root, download, image_shape, background, resize)
+        return load_tfds(name.removeprefix("tfds:"), root, download, image_shape, background, resize)
     if name.endswith(".npz"):
         from kerascls.datasets._npz import load_npz
 
-        with doing(f"reading {Path(name).name}"):
-            return load_npz(Path(name), image_shape, resize)
+        return load_npz(Path(name), image_shape, resize)
     if is_folder(name):
         from kerascls.datasets._folder import load_folder
 
-        return load_folder(Path(name), image_shape, background, resize, cache_mb, on_bad_image, max_bad_share)
+        kept = (image_shape, background, resize, cache_mb)
+        dataset = load_folder(Path(name), *kept, on_bad_image, max_bad_share, classes)
+        if not classes:
+            _check_trainable(dataset)
+        return dataset
     load = dataset_module(name).load
     offered = {
         "root": root,
@@ -206,8 +214,7 @@ def load_dataset(
         "resize": resize,
     }
     try:
-        with doing(f"reading {name}"):
-            dataset = load(**{key: offered[key] for key in inspect.signature(load).parameters if key in offered})
+        dataset = load(**{key: offered[key] for key in inspect.signature(load).parameters if key in offered})
     except KerasclsError:
         raise
     except (Exception, SystemExit) as error:
@@ -245,10 +252,12 @@ def load_config_data(config: Data, data_dir: str | None = None) -> Dataset:
         cache_mb=config.cache_mb,
         on_bad_image=config.on_bad_image,
         max_bad_share=config.max_bad_share,
+        classes=config.classes,
     )
+    _check_trainable(dataset)
     if not config.classes:
         return dataset
-    if sorted(config.classes) != sorted(dataset.class_names):
+    if sorted(map(nfc, config.classes)) != sorted(dataset.class_names):
         raise DataError(
             f"{dataset.name} must have the classes {', '.join(config.classes)}. Received: "
             f"{', '.join(dataset.class_names[:20])}. `--set 'data.classes=[]'` takes whatever there is."
@@ -256,14 +265,46 @@ def load_config_data(config: Data, data_dir: str | None = None) -> Dataset:
     return rename(dataset, tuple(config.classes))
 
 
+def _called(dataset: Dataset) -> str:
+    return f"Folder {dataset.name}" if dataset.source == "folder" else dataset.name
+
+
+def _check_trainable(dataset: Dataset) -> None:
+    """Raises DataError if there is nothing to learn, or a class that other splits have and train has not."""
+    counts = {
+        name: np.bincount(split.labels, minlength=len(dataset.class_names)) for name, split in dataset.splits.items()
+    }
+    used = np.flatnonzero(sum(counts.values()))
+    if len(used) < 2:
+        raise DataError(
+            f"{_called(dataset)} has images of one class alone, {dataset.class_names[used[0]]}. A classifier needs at "
+            "least two."
+        )
+    without = [dataset.class_names[i] for i in used if "train" in counts and not counts["train"][i]]
+    if without and dataset.source == "folder":
+        raise DataError(
+            f"{_called(dataset)}: train/ has no image of {', '.join(without[:5])}, which other splits have."
+        )
+
+
 def rename(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
     """The data set with its labels renumbered to `class_names`, by name; every class that has examples is there."""
-    ids = np.array([class_names.index(name) if name in class_names else -1 for name in dataset.class_names])
+    ids = positions(class_names, dataset.class_names)
     splits = {
         name: dataclasses.replace(split, labels=ids[split.labels].astype(np.int32))
         for name, split in dataset.splits.items()
     }
     return dataclasses.replace(dataset, class_names=class_names, splits=splits, names_given=True)
+
+
+def positions(class_names: Sequence[str], of: Sequence[str]) -> np.ndarray:
+    """The place of each name among `class_names`, int64 `(n,)`, -1 where it is not there; names in any Unicode form.
+
+    >>> positions(["a", "caf\u00e9"], ["cafe\u0301", "b"]).tolist()
+    [1, -1]
+    """
+    places = {nfc(name): i for i, name in enumerate(class_names)}
+    return np.array([places.get(nfc(name), -1) for name in of])
 
 
 def skipped_lines(skipped: Sequence[tuple[str, str]], where: str = "") -> list[str]:
@@ -324,8 +365,11 @@ def dataset_module(name: str) -> ModuleType:
     return module
 
 
-def describe_dataset(name: str) -> tuple[tuple[str, ...], tuple[int, int, int] | None]:
-    """Class names and image shape of a data set (None where images vary), without its images where that can be."""
+def describe_dataset(name: str, classes: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[int, int, int] | None]:
+    """Class names and image shape of a data set (None where images vary), without its images where that can be.
+
+    `classes` is as `load_dataset` takes it.
+    """
     if name.startswith("tfds:"):
         from kerascls.datasets._tfds import describe_tfds
 
@@ -334,9 +378,9 @@ def describe_dataset(name: str) -> tuple[tuple[str, ...], tuple[int, int, int] |
         dataset = load_dataset(name)
         return dataset.class_names, dataset.image_shape
     if is_folder(name):
-        from kerascls.datasets._folder import list_folder
+        from kerascls.datasets._layout import list_folder
 
-        return list_folder(Path(name)).class_names, None
+        return list_folder(Path(name), classes).class_names, None
     module = dataset_module(name)
     return tuple(module.class_names), tuple(module.image_shape)
 
@@ -356,6 +400,11 @@ def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None, res
         batch = tf.repeat(batch, 3, axis=-1) if batch.shape[-1] == 1 else batch
         out[at : at + 256] = road.resize(road.to_channels(batch, channels), height, width, resize)
     return out
+
+
+def nfc(text: str) -> str:
+    """`text` in the form in which names are compared: macOS writes é as two characters, others as one."""
+    return unicodedata.normalize("NFC", text)
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:

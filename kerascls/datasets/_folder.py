@@ -4,42 +4,27 @@ Every file is read and decoded once before training, so what cannot be read is l
 met in the middle of an epoch. Decoded images stay in memory where they fit; else they are read again when needed.
 """
 
-import collections
 import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
+import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from kerascls import devices
-from kerascls.datasets import Dataset, Split, natural_key
+from kerascls.datasets import Dataset, Split, natural_key, nfc
+from kerascls.datasets._layout import MOST_NAMED, list_folder
 from kerascls.errors import DataError, printable
 from kerascls.formats import checked_bytes, image_kind, looks_like_image, read_bytes
-from kerascls.status import doing
 
-SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-SPLITS_FILE = "splits.csv"  # which `kerascls split` writes beside the splits
-_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # that systems leave in folders, as they do hidden files
 _CHUNK = 256  # files between two looks at the results; bounds what waits in memory
 _BATCH = 32  # of them that one call into TensorFlow decodes
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """What a folder holds, by names alone.
-
-    `splits` has, for each split ("all" for plain class folders), pairs of a file's path below the folder and its
-    class, classes and files in natural order. `skipped` are names that are neither, with the reason.
-    """
-
-    class_names: tuple[str, ...]
-    splits: dict[str, list[tuple[str, str]]]
-    skipped: list[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,6 +108,7 @@ def load_folder(
     cache_mb: int,
     on_bad_image: str,
     max_bad_share: float,
+    classes: Sequence[str] = (),
 ) -> Dataset:
     """Reads a folder of images. What is bad costs its file and a line in `skipped`.
 
@@ -131,33 +117,35 @@ def load_folder(
         cache_mb: the decoded images are kept where they take at most so many megabytes (10**6 bytes).
         on_bad_image: "skip" or "error", for files that look like images and cannot be read.
         max_bad_share: of such files among those that look like images, rounded up to whole files.
+        classes: names that the caller expects, if any, see `_layout.list_folder`.
 
     Raises:
-        DataError: an image is bad, or more are than may be; there are no class folders, fewer than two classes, a class
-            without training images, or no `image_shape` is given.
+        DataError: an image is bad, or more are than may be; there are no class folders, or no `image_shape` is given;
+            what `list_folder` raises.
     """
     if image_shape is None:
         raise DataError(
             f"Folder {root} may have images of many sizes. Say which size to bring them to: "
             "--set 'data.image_shape=[64, 64, 3]'"
         )
-    with doing(f"listing {root.name}"):
-        listing = list_folder(root)
+    listing = list_folder(root, classes)
     devices.start()
     count = sum(len(entries) for entries in listing.splits.values())
     kept = int(np.prod(image_shape)) * count <= cache_mb * 10**6
-    skipped, bad = list(listing.skipped), []
+    ids = {name: i for i, name in enumerate(listing.class_names)}
+    skipped, bad, without = [], [], []
     splits = {}
-    with doing(f"reading {root.name}", count) as progress:
+    progress = tqdm(total=count, unit=" files", desc=f"reading {folder_name(root)}", delay=2, leave=False, disable=None)
+    with progress:
         for split, entries in listing.splits.items():
             pixels = np.empty((len(entries) if kept else 0, *image_shape), np.uint8)
             files, labels, contents, checksums = [], [], [], []
             for (file, class_name), answer in _read_all(root, entries, image_shape, background, resize):
-                progress.step()
+                progress.update()
                 if isinstance(answer, DataError):
                     skipped.append((file, str(answer).removeprefix(f"{root / file}: ")))
                     if looks_like_image(root / file):
-                        bad.append(skipped[-1])
+                        bad.append((*skipped[-1], class_name))
                         if on_bad_image == "error":
                             raise DataError(
                                 f"Folder {root}: {_told(bad)}. Repair or remove it, or leave out what cannot be read: "
@@ -170,7 +158,7 @@ def load_folder(
                 files.append(file)
                 contents.append(content)
                 checksums.append(checksum)
-                labels.append(listing.class_names.index(class_name))
+                labels.append(ids[class_name])
             if files:
                 of_files = tuple(files), tuple(contents), tuple(checksums)
                 origin = FileImages(root, *of_files, image_shape, background, resize)
@@ -178,17 +166,24 @@ def load_folder(
                 splits[split] = Split(images, np.array(labels, np.int32), np.arange(len(files)), origin)
             lost = {class_name for _, class_name in entries} - {listing.class_names[i] for i in labels}
             above = "" if split == "all" else f"{split}/"
-            skipped += [(above + name, "has no image that can be read") for name in sorted(lost, key=natural_key)]
-    readable = sum(map(len, splits.values()))
-    _check_bad(root, bad, readable + len(bad), max_bad_share)
-    _check_classes(root, listing.class_names, splits, skipped)
+            without += [(above + name, "has no image that can be read") for name in sorted(lost, key=natural_key)]
+    skipped = [*without, *listing.skipped, *skipped]  # many files would hide a lost class
+    if not splits:
+        _check_bad(root, bad, len(bad), max_bad_share)
+        first = f" The first of {len(skipped)}: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(f"Folder {root} has no image that can be read.{first}")
     used = set(np.concatenate([np.unique(split.labels) for split in splits.values()]).tolist())
-    dataset = Dataset(root.resolve().name, "folder", listing.class_names, splits, skipped=tuple(skipped))
-    if len(used) == len(listing.class_names):
+    names = tuple(name for i, name in enumerate(listing.class_names) if i in used)
+    _check_lost(root, bad, names, classes)
+    _check_bad(root, bad, sum(map(len, splits.values())) + len(bad), max_bad_share)
+    dataset = Dataset(
+        folder_name(root), "folder", listing.class_names, splits, skipped=tuple(skipped), notes=listing.notes
+    )
+    if len(names) == len(listing.class_names):
         return dataset
     from kerascls.datasets import rename
 
-    return rename(dataset, tuple(name for i, name in enumerate(listing.class_names) if i in used))
+    return rename(dataset, names)
 
 
 def _read_all(
@@ -223,12 +218,17 @@ def _read_all(
             yield from zip(chunk, itertools.chain.from_iterable(pool.map(read, batches)), strict=True)
 
 
-def _told(bad: list[tuple[str, str]]) -> str:
+def folder_name(root: Path) -> str:
+    """What a folder is called, as it was typed: a link by its own name; `.` by that of the folder that it is."""
+    return Path(os.path.abspath(root)).name or "root"
+
+
+def _told(bad: Sequence[tuple[str, str, str]]) -> str:
     """The first few of files and reasons, each reason by its first sentence."""
-    return "; ".join(f"{printable(file)}: {reason.split('. ')[0].rstrip('.')}" for file, reason in bad[:3])
+    return "; ".join(f"{printable(file)}: {reason.split('. ')[0].rstrip('.')}" for file, reason, _ in bad[:3])
 
 
-def _check_bad(root: Path, bad: list[tuple[str, str]], images: int, max_bad_share: float) -> None:
+def _check_bad(root: Path, bad: list[tuple[str, str, str]], images: int, max_bad_share: float) -> None:
     if len(bad) > math.ceil(max_bad_share * images):
         needed = math.ceil(1000 * len(bad) / images) / 1000
         raise DataError(
@@ -238,115 +238,18 @@ def _check_bad(root: Path, bad: list[tuple[str, str]], images: int, max_bad_shar
         )
 
 
-def _check_classes(
-    root: Path, names: tuple[str, ...], splits: dict[str, Split], skipped: list[tuple[str, str]]
-) -> None:
-    if not splits:
-        first = f" The first of {len(skipped)} files: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise DataError(f"Folder {root} has no image that can be read.{first}")
-    used = np.unique(np.concatenate([split.labels for split in splits.values()]))
-    if len(used) < 2:
+def _check_lost(root: Path, bad: list[tuple[str, str, str]], names: tuple[str, ...], classes: Sequence[str]) -> None:
+    """Raises DataError for classes that have images, and none that can be read, unless `classes` leave them out."""
+    of_class: dict[str, list[tuple[str, str, str]]] = {}
+    for file, reason, name in bad:
+        if name not in names and (not classes or name in map(nfc, classes)):
+            of_class.setdefault(name, []).append((file, reason, name))
+    if of_class:
+        lost = "; ".join(
+            f"{name} ({len(files):,} images; {_told(files[:1])})" for name, files in [*of_class.items()][:3]
+        )
         raise DataError(
-            f"Folder {root} has images of one class alone, {names[used[0]]}. A classifier needs at least two class "
-            "folders."
+            f"Folder {root}: no image can be read of {len(of_class):,} of {len(of_class) + len(names):,} classes: "
+            f"{lost}. Convert or repair them, or leave the class out on purpose: data.classes = "
+            f"{json.dumps(names, ensure_ascii=False) if len(names) <= MOST_NAMED else '[...]'}"
         )
-    train = splits.get("train")
-    without = [names[i] for i in used if train is not None and not (train.labels == i).any()]
-    if without:
-        raise DataError(f"Folder {root}: train/ has no image of {', '.join(without[:5])}, which other splits have.")
-
-
-# Listing
-
-
-def list_folder(root: Path) -> Listing:
-    """Classes and files of a folder, by names alone: no file is opened.
-
-    Hidden names and what systems leave in folders are left out silently, links are followed, and files may lie at any
-    depth below their class's folder.
-
-    Raises:
-        DataError: it has no class folders, or splits beside classes.
-    """
-    children = _visible(root)
-    folders = {child.name: child for child in children if child.is_dir()}
-    lost = [child.name for child in children if not child.is_dir() and child.name != SPLITS_FILE]
-    skipped = [(name, "lies in no class folder") for name in lost]
-    of_split: dict[str, list[Path]] = {}
-    for name, folder in folders.items():
-        if name.lower() in SPLIT_NAMES:
-            of_split.setdefault(SPLIT_NAMES[name.lower()], []).append(folder)
-    with_classes = [
-        folder for both in of_split.values() for folder in both if any(c.is_dir() for c in _visible(folder))
-    ]
-    if not with_classes:  # a class may be called `train`
-        of_split = {}
-    others = [name for name in folders if name.lower() not in SPLIT_NAMES]
-    if of_split and others:
-        raise DataError(
-            f"Folder {root} has {', '.join(folder.name for folder in with_classes)} beside {', '.join(others[:5])}. "
-            "Expected train, validation and test, each with class folders, or class folders alone."
-        )
-    twice = [both for both in of_split.values() if len(both) > 1]
-    if twice:
-        raise DataError(f"Folder {root} has {' and '.join(f.name for f in twice[0])}, which mean the same. Join them.")
-    if of_split:
-        classes = {}
-        for split, (folder,) in of_split.items():
-            inside = _visible(folder)
-            skipped += [(f"{folder.name}/{c.name}", "lies in no class folder") for c in inside if not c.is_dir()]
-            classes[split] = {child.name: f"{folder.name}/{child.name}" for child in inside if child.is_dir()}
-    else:
-        classes = {"all": {name: name for name in folders}}
-    names = sorted({name for each in classes.values() for name in each}, key=natural_key)
-    splits = {}
-    for split, each in classes.items():
-        entries = []
-        for name in names:
-            if name in each:
-                files = list(_files(root, each[name]))
-                if not files:
-                    skipped.append((each[name], "has no files"))
-                entries += [(file, name) for file in sorted(files, key=natural_key)]
-        if entries:
-            splits[split] = entries
-    filled = {name for entries in splits.values() for _, name in entries}
-    if not filled:
-        raise DataError(
-            f"Folder {root} has no class folders with images. Expected one folder a class (or train, validation and "
-            f"test, each with class folders). Received: {', '.join(child.name for child in children[:5]) or 'nothing'}"
-        )
-    odd = next((name for name in sorted(filled) if not name.isprintable()), None)
-    if odd is not None:
-        raise DataError(f"Folder {root}: a class folder's name must be printable text. Received: {odd!r}")
-    return Listing(tuple(name for name in names if name in filled), splits, skipped)
-
-
-def _visible(folder: Path) -> list[Path]:
-    try:
-        return sorted(
-            (child for child in folder.iterdir() if not child.name.startswith(".") and child.name not in _LITTER),
-            key=lambda child: natural_key(child.name),
-        )
-    except OSError as error:
-        raise DataError(f"Folder {folder} cannot be read: {error.strerror}.") from None
-
-
-def _files(root: Path, below: str) -> Iterator[str]:
-    """Paths of the files under `root / below`, at any depth. Links are followed, but each real folder is read once: two
-    links that go in loops have as many ways through them as there are numbers."""
-    seen: set[tuple[int, int]] = set()
-    waiting = collections.deque([below])  # recursion would end in folders that are nested deeply
-    while waiting:
-        folder = waiting.popleft()
-        inside = _visible(root / folder)
-        state = os.stat(root / folder)
-        if (state.st_dev, state.st_ino) in seen:
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        for child in inside:
-            path = f"{folder}/{child.name}"
-            if child.is_dir():
-                waiting.append(path)
-            else:
-                yield path

@@ -1,0 +1,273 @@
+"""How a folder of images is understood, by names: splits, classes, a folder above the data, what systems leave."""
+
+import itertools
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+from conftest import here, one_line_error
+from PIL import Image
+
+from kerascls import datasets
+from kerascls.config import Data
+from kerascls.errors import DataError
+from kerascls.evaluate import bind_classes
+
+SHAPE = (8, 8, 3)
+NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A function that writes an image under each path of a folder `d`; none is like another."""
+    numbers = itertools.count(1)
+
+    def write(*paths):
+        for path in paths:
+            (tmp_path / "d" / path).parent.mkdir(parents=True, exist_ok=True)
+            image = np.random.default_rng(next(numbers)).integers(0, 256, SHAPE, np.uint8)
+            Image.fromarray(image).save(tmp_path / "d" / path, "PNG")
+        return tmp_path / "d"
+
+    return write
+
+
+def load(folder, **more):
+    return datasets.load_dataset(str(folder), image_shape=SHAPE, **more)
+
+
+def counts(dataset):
+    return {name: np.bincount(split.labels).tolist() for name, split in dataset.splits.items()}
+
+
+def refused(folder, **more):
+    with pytest.raises(DataError) as error:
+        load(folder, **more)
+    return str(error.value).replace(str(folder), "d")
+
+
+# Splits
+
+
+@pytest.mark.parametrize(
+    "train, validation, test",
+    [
+        ("Training", "Validation", "Testing"),
+        ("training_set", "valid_set", "test_set"),
+        ("Train_Data", "Val_Data", "Test_Data"),
+        ("TRAIN", "DEV", "EVALUATION_IMAGES"),
+        ("train-images", "eval", "holdout"),
+        ("TrainImages", "ValImages", "TestImages"),
+        ("trainset", "devset", "testset"),
+        ("01 train", "02 validate", "03 test"),
+        ("train2017", "val2017", "test2017"),
+        ("seg_train", "seg_val", "seg_test"),
+        ("images.trn", "images.valid", "images.tst"),
+        ("mri training (cropped)", "mri development (cropped)", "mri hold-out (cropped)"),
+    ],
+)
+def test_splits_go_by_any_usual_name(root, train, validation, test):
+    meant = {train: "train", validation: "validation", test: "test"}
+    if test == "EVALUATION_IMAGES":
+        meant = {train: "train", test: "validation"}
+    folder = root(*(f"{name}/{cls}/{i}.png" for name in meant for cls in "ab" for i in range(2)))
+    assert counts(load(folder)) == dict.fromkeys(meant.values(), [2, 2])
+
+
+def test_splits_of_a_usual_name_are_not_split_again(root, capsys):
+    root(*(f"{name}/{cls}/{i}.png" for name in ("Training", "Testing") for cls in "ab" for i in range(2)))
+    line = one_line_error("split", "d", "parts", capsys=capsys)
+    assert line == "Error: Folder d is split already: it has test, train."
+
+
+def test_two_folders_for_one_split_are_refused(root):
+    folder = root(*(f"{name}/{cls}/1.png" for name in ("train", "val", "valid_set") for cls in "ab"))
+    assert refused(folder) == "Folder d has val and valid_set, which mean the same, validation. Join them."
+
+
+def test_splits_of_names_that_mean_nothing_are_refused_with_the_rename(root, capsys):
+    folder = root(*(f"{name}/{cls}/1.png" for name in ("first", "second") for cls in ("cat", "dog")))
+    said = (
+        "Folder d has first and second, each with cat and dog and no images of its own. If they are splits, rename "
+        "them train, validation and test. If first and second are the classes, say so: "
+    )
+    assert refused(folder) == said + """--set 'data.classes=["first", "second"]'"""
+    assert one_line_error("split", "d", "parts", capsys=capsys) == f"Error: {said}--classes first,second"
+    assert counts(load(folder, classes=["second", "first"])) == {"all": [2, 2]}
+    assert here("split", "d", "parts", "--classes", "first,second", capsys=capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "names", [("test", "train"), ("invalid", "valid"), ("bus", "training"), ("dev", "eval", "prod")]
+)
+def test_classes_may_be_called_as_splits_are(root, names):
+    folder = root(*(f"{name}/{i}.png" for name in names for i in range(3)), f"{names[-1]}/more/1.png")
+    dataset = load(folder)
+    assert dataset.class_names == names and list(dataset.splits) == ["all"]
+    assert counts(dataset)["all"] == [3] * (len(names) - 1) + [4]
+
+
+def test_a_stray_image_beside_class_folders_makes_no_class_of_a_split(root):
+    folder = root(*(f"{name}/{cls}/1.png" for name in ("train", "test") for cls in "ab"), "train/sample.png")
+    dataset = load(folder)
+    assert counts(dataset) == {"train": [1, 1], "test": [1, 1]}
+    assert dataset.skipped == (("train/sample.png", "lies in no class folder"),)
+
+
+def test_folders_without_images_beside_splits_are_left_out(root):
+    folder = root(*(f"{name}/{cls}/1.png" for name in ("train", "test") for cls in "ab"))
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "1.xml").write_text("<xml/>")
+    dataset = load(folder)
+    assert counts(dataset) == {"train": [1, 1], "test": [1, 1]}
+    assert dataset.skipped == (("annotations", "has no images"),)
+    root("extra/a/1.png")
+    assert refused(folder).startswith("Folder d has test and train beside annotations and extra. Expected train, ")
+
+
+# A folder one level too high
+
+
+def test_the_folder_above_the_data_names_the_inner_one(root, capsys):
+    root("Train_Data/cat/1.png", "Train_Data/cat/2.png", "Train_Data/dog/1.png", "Layer_Outputs/1.png", "Model/1.png")
+    line = one_line_error("train", "folder_scratch", "--data", "d", capsys=capsys)
+    assert line.startswith(
+        "Error: Folder d has Train_Data beside Layer_Outputs and Model. Train_Data has no images of its own but "
+        "folders cat (2) and dog (1): did you mean d/Train_Data?"
+    )
+
+
+def test_a_chain_of_single_folders_names_the_last(root, capsys):
+    root("one/flower_photos/rose/1.png", "one/flower_photos/tulip/1.png", "one/flower_photos/tulip/2.png")
+    for command in (("show", "d"), ("split", "d", "parts"), ("train", "d")):
+        assert one_line_error(*command, capsys=capsys) == (
+            "Error: Folder d has images of one class alone, one. one/flower_photos has no images of its own but "
+            "folders rose (1) and tulip (2): did you mean d/one/flower_photos?"
+        )
+    assert counts(load("d/one/flower_photos")) == {"all": [1, 2]}
+
+
+def test_classes_of_folders_alone_are_refused_with_what_may_be_meant(root):
+    folder = root("pets/cat/1.png", "pets/cat/2.png", "pets/dog/1.png", "plots/loss/1.png")
+    (folder / "docs").mkdir()
+    (folder / "docs" / "a.txt").write_text("hello")
+    assert refused(folder) == (
+        "Folder d: pets has no images of its own but folders cat (2) and dog (1): did you mean d/pets? If pets and "
+        """plots are the classes, say so: --set 'data.classes=["pets", "plots"]'"""
+    )
+    assert counts(load(folder, classes=["pets", "plots"])) == {"all": [3, 1]}
+
+
+def test_a_level_too_high_within_splits_is_refused(root):
+    folder = root(*(f"{split}/pets/{cls}/1.png" for split in ("train", "test") for cls in ("cat", "dog")))
+    assert refused(folder) == (
+        "Folder d has images of one class alone, pets. test/pets has no images of its own but folders cat (1) and dog "
+        "(1). If those are the classes, move them up into test."
+    )
+
+
+def test_files_of_a_class_may_lie_in_folders_of_its_own(root):
+    deep = ["a/images/1.png", "a/images/2.png", "b/images/1.png"]  # as Tiny ImageNet's do
+    assert counts(load(root(*deep))) == {"all": [2, 1]}
+
+
+def test_classes_of_splits_may_be_of_folders_alone(root):
+    patients = [f"{split}/{cls}/patient{i}/1.png" for split in ("train", "test") for cls in "ab" for i in range(2)]
+    assert counts(load(root(*patients))) == {"train": [2, 2], "test": [2, 2]}
+
+
+def test_some_classes_of_folders_alone_are_told(root):
+    folder = root("a/1.png", "b/cat/1.png", "b/dog/1.png")
+    dataset = load(folder)
+    assert counts(dataset) == {"all": [1, 2]}
+    assert [note.replace(str(folder), "d") for note in dataset.notes] == [
+        "b has no images of its own but folders cat (1) and dog (1): all are of class b. If those are the classes: d/b"
+    ]
+
+
+def test_a_class_folder_in_place_of_the_data_names_the_folder_above(root, capsys):
+    root("a/1.png", "b/1.png")
+    line = one_line_error("train", "folder_scratch", "--data", "d/a", capsys=capsys)
+    assert line.endswith("Received: 1.png. If a is one class of several, name the folder above: d")
+
+
+# Names
+
+
+def test_names_that_look_alike_are_one_class(root, capsys):
+    folder = root(f"{NFC}/1.png", f"{NFD}/1.png", f"{NFD}/2.png", "thé/1.png")
+    dataset = load(folder)
+    assert dataset.class_names == (NFC, "thé") and counts(dataset) == {"all": [3, 1]}
+    assert datasets.load_config_data(Data(str(folder), classes=["thé", NFD], image_shape=list(SHAPE))).class_names == (
+        "thé",
+        NFC,
+    )
+    classes = ("--classes", f"{NFD},thé", "--train", 1, "--validation", 0)
+    assert here("split", "d", "parts", *classes, capsys=capsys)[0] == 0
+    assert [path.name for path in (folder.parent / "parts" / "train").glob("*/*")] == ["1.png"] * 2
+    assert sorted(path.name for path in (folder.parent / "parts" / "test" / NFC).iterdir()) == ["1.png", "2.png"]
+
+
+def test_forms_of_a_name_are_one_class_across_splits_and_in_scoring(root):
+    folder = root(
+        *(f"train/{name}/{i}.png" for name in (NFC, "b") for i in range(2)), f"val/{NFD}/1.png", "val/b/1.png"
+    )
+    dataset = load(folder)
+    assert dataset.class_names == ("b", NFC) and counts(dataset) == {"train": [2, 2], "validation": [1, 1]}
+    bound = bind_classes(dataset, (NFD, "b"))  # of a run that was trained before
+    assert counts(bound) == {"train": [2, 2], "validation": [1, 1]}
+    assert bound.splits["train"].labels.tolist() == [1, 1, 0, 0]
+
+
+def test_forms_of_a_name_are_one_in_arrays(tmp_path):
+    def save(names):
+        x, y = np.zeros((4, *SHAPE), np.uint8), np.array([0, 1, 0, 1])
+        np.savez(tmp_path / "a.npz", x_train=x, y_train=y, class_names=np.array(names))
+
+    save([NFD, "b"])
+    assert datasets.load_dataset(str(tmp_path / "a.npz")).class_names == (NFC, "b")
+    save([NFD, NFC])
+    with pytest.raises(DataError, match="class name twice"):
+        datasets.load_dataset(str(tmp_path / "a.npz"))
+
+
+LITTER = (
+    "@eaDir/x/SYNOPHOTO_THUMB_M.jpg #recycle/old.png $RECYCLE.BIN/$R1.png a/@eaDir/0.png a/.AppleDouble/0.png "
+    "__MACOSX/a/._0.png __macosx/1.png lost+found/1.png .ipynb_checkpoints/0.png a/.ipynb_checkpoints/0.png "
+    "@__thumb/0.png b/@__Thumb/0.png @Recycle/1.png a/._0.png .DS_Store a/.ds_store a/THUMBS.DB a/Desktop.INI "
+    ".Trash-1000/files/0.png .Spotlight-V100/1.png"
+).split() + ["System Volume Information/1.png", "a/Icon\r", "Temporary Items/1.png", "SYSTEM VOLUME INFORMATION/2.png"]
+
+
+def test_what_systems_leave_is_passed_over_everywhere(root, digits_run, capsys):
+    root("a/0.png", "b/0.png", "b/1.png", *LITTER)
+    dataset = load("d")
+    assert dataset.class_names == ("a", "b") and counts(dataset) == {"all": [1, 2]} and dataset.skipped == ()
+    code, out, err = here("predict", digits_run, "d", "--json", capsys=capsys)
+    assert code == 0 and len(out.splitlines()) == 3 and "assed over" not in err
+    code, out, err = here("split", "d", "parts", "--train", 1, "--validation", 0, capsys=capsys)
+    assert code == 0 and "left out" not in err and out.splitlines()[-2].split() == ["2", "0", "1", "all"]
+
+
+# Scoring
+
+
+def test_a_folder_of_one_class_or_some_is_scored_but_not_trained_on(root, digits_run, capsys):
+    root(*(f"3/{i}.png" for i in range(5)))
+    code, out, _ = here("evaluate", digits_run, "--data", "d", "--json", capsys=capsys)
+    scores = json.loads(out)
+    assert code == 0 and scores["examples"] == 5 and scores["per_class"]["3"]["support"] == 5
+    code, out, _ = here("predict", digits_run, "--data", "d", "--count", 2, "--split", "train", capsys=capsys)
+    assert code == 0 and out.count("(is 3)") == 2
+    assert "one class alone, 3. A classifier needs at least two." in one_line_error("train", "d", capsys=capsys)
+    root("7/1.png", "d/1.png")
+    line = one_line_error("evaluate", digits_run, "--data", "d", capsys=capsys)
+    assert "d has 1 class that the run does not know: d. The run knows 0, 1, 2" in line
+
+
+def test_a_folder_whose_splits_lack_classes_is_scored(root, digits_run, capsys):
+    root("train/3/1.png", "train/3/2.png", "test/3/1.png", "test/4/1.png")
+    code, out, _ = here("evaluate", digits_run, "--data", "d", "--json", capsys=capsys)
+    assert code == 0 and json.loads(out)["examples"] == 2
+    assert "train/ has no image of 4, which other splits have" in one_line_error("train", "d", capsys=capsys)
