@@ -144,6 +144,11 @@ class Train:
     beta_2: float = _key(0.999, types=(float, int), low=0, high=1, doc="of adam, adamw and nadam")
     epsilon: float = _key(1e-7, types=(float, int), above=0, doc="of adam, adamw, nadam and rmsprop")
     weight_decay: float = _key(0.0, types=(float, int), low=0, doc="decoupled, of any optimiser")
+    exclude_from_weight_decay: list[str] = _key(
+        ["bias", "gamma", "beta", "scale"],
+        types=(list,),
+        doc="names of variables that weight_decay leaves alone: biases, and what normalisation learns; [] decays all",
+    )
     ema_momentum: float = _key(
         0.0,
         types=(float, int),
@@ -462,6 +467,9 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
     classes = data.get("classes", [])
     if not all(isinstance(name, str) and name for name in classes) or len(set(classes)) != len(classes):
         problems.append(f"data.classes must be a list of different names. Received: {classes!r}")
+    excluded = train.get("exclude_from_weight_decay", [])
+    if not all(isinstance(name, str) and name for name in excluded):
+        problems.append(f"train.exclude_from_weight_decay must be a list of names. Received: {excluded!r}")
     if data.get("canvas"):
         if not data.get("image_shape"):
             problems.append(f"data.canvas needs data.image_shape. Received: canvas = {data['canvas']!r}")

@@ -83,6 +83,10 @@ class Fit:
         except WeightsMissing as error:
             scratch = f"`kerascls train folder_scratch --data {config.data.name}`"
             raise WeightsMissing(f"{error} Without pretrained weights: {scratch}.") from None
+        learnt = {weight.name for weight in self.reference.weights}
+        for name in {*config.train.exclude_from_weight_decay} - {*Train(1).exclude_from_weight_decay} - learnt:
+            has = ", ".join(sorted(learnt))
+            raise ConfigError(f"train.exclude_from_weight_decay: no variable is named {name!r}. The model has {has}.")
         self.random_backbone = config.model.options.get("weights") == "none"
         if self.random_backbone:
             print(random_backbone_notice(), file=sys.stderr, flush=True)

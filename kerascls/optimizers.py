@@ -1,6 +1,7 @@
 """A recipe's Keras optimiser and the schedule of its learning rate."""
 
 import math
+import re
 from typing import Any
 
 from kerascls.config import Train
@@ -33,7 +34,11 @@ def make_optimizer(train: Train, steps: int) -> Any:
         "nadam": keras.optimizers.Nadam,
         "lion": keras.optimizers.Lion,
     }
-    return classes[train.optimizer](rate, **options)
+    optimizer = classes[train.optimizer](rate, **options)
+    # Keras searches TensorFlow's names: "conv1/bias:0", under a strategy "conv1/bias/replica_1:0".
+    names = "|".join(map(re.escape, train.exclude_from_weight_decay))
+    optimizer.exclude_from_weight_decay(var_names=[rf"(^|/)({names})(/replica_\d+)?(:0)?$"] if names else [])
+    return optimizer
 
 
 def _schedule(kind: str, peak: float, warmup_steps: int, total_steps: int) -> Any:

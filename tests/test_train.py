@@ -1,6 +1,7 @@
 """Training: what a run folder holds, that it repeats to the bit, and how it ends when it must."""
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from kerascls.config import Train, load_config
 from kerascls.datasets import dataset_module
 from kerascls.errors import OutputError, TrainingFailed
 from kerascls.fit import steps_per_execution
+from kerascls.models import build_model
 from kerascls.optimizers import make_optimizer
 from kerascls.runs import Run
 
@@ -451,3 +453,32 @@ def test_every_epoch_can_be_kept_as_a_file(tmp_path):
     kept = kerascls.load(result.path / "epochs" / names[result.kept_epoch - 1])
     images = np.load("d.npz")["x_test"]
     assert np.array_equal(kept.probabilities(images), kerascls.load(result.path).probabilities(images))
+
+
+def test_weight_decay_leaves_biases_and_normalisation_alone():
+    # No gradient comes, so a variable changes by decay alone: to 1 - rate * decay = 0.95 of it.
+    model = build_model("mnist_cnn_bn", (28, 28, 1), 10)
+    train = Train(epochs=1, optimizer="adamw", learning_rate=0.5, weight_decay=0.1)
+    for excluded, decayed in (
+        (train.exclude_from_weight_decay, {"kernel"}),
+        ([], {"kernel", "bias", "gamma", "beta"}),
+        (["kern", "bias"], {"kernel", "gamma", "beta"}),
+    ):
+        for variable in model.trainable_variables:
+            variable.assign(np.ones(variable.shape))
+        optimizer = make_optimizer(dataclasses.replace(train, exclude_from_weight_decay=excluded), steps=1)
+        optimizer.apply(
+            [np.zeros(variable.shape, "float32") for variable in model.trainable_variables], model.trainable_variables
+        )
+        for variable in model.trainable_variables:
+            expected = 0.95 if variable.name in decayed else 1.0
+            np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, err_msg=variable.path)
+
+
+def test_a_name_that_no_variable_has_is_refused(capsys):
+    small_npz("data.npz", count=10)
+    line = one_line_error(
+        "train", "mnist_cnn", "--data", "data.npz", "--set", 'train.exclude_from_weight_decay=["gama"]', capsys=capsys
+    )
+    assert line == ("Error: train.exclude_from_weight_decay: no variable is named 'gama'. The model has bias, kernel.")
+    assert not os.path.exists("saved_models")
