@@ -268,7 +268,7 @@ class StopOnNaN(keras.callbacks.Callback):
             if not layer.trainable and not all(np.isfinite(weight).all() for weight in layer.get_weights()):
                 return f"Layer {layer.name} does not train and has weights that are not finite: its file is damaged."
         section = "train" if self.epoch < self.finetune_from else "finetune"
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        rate = self.model.used_rate()
         told = f"Usually the learning rate is too high, here {rate:.3g}: lower {section}.learning_rate tenfold"
         narrow = next((layer.compute_dtype for layer in layers if "16" in layer.compute_dtype), None)
         return f"{told}, or try --precision float32 in place of {narrow}." if narrow else f"{told}."
@@ -319,7 +319,8 @@ class SaveEpochs(keras.callbacks.Callback):
 class WriteHistory(keras.callbacks.Callback):
     """The rows of history.csv, and, where there is a path, the file, whole after every epoch.
 
-    `seconds` holds training, validation and the saving of the epoch.
+    `loss` is what training minimises, with label smoothing and class weights; `val_loss` the plain cross-entropy;
+    `learning_rate` that of the epoch's last step. `seconds` holds training, validation and the saving of the epoch.
     """
 
     memory: ClassVar = {
@@ -344,7 +345,7 @@ class WriteHistory(keras.callbacks.Callback):
         self.begin = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        logs["learning_rate"] = self.model.used_rate()
         logs["seconds"] = round(self.before + time.perf_counter() - self.begin, 3)
         self.before = 0.0
         self.rows.append({**logs, "epoch": epoch + 1})

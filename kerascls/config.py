@@ -163,10 +163,16 @@ class Train:
         "none",
         types=(str,),
         choices=("none", "balanced"),
-        doc=("balanced: each class weighs examples / (classes * its examples) in the loss"),
+        doc=(
+            "balanced: each class weighs examples / (classes * its examples) in the training loss; the validation loss "
+            "is unweighted"
+        ),
     )
     keep: str = _key(
-        "best", types=(str,), choices=("best", "last"), doc="which epoch is saved; best is by validation loss"
+        "best",
+        types=(str,),
+        choices=("best", "last"),
+        doc="which epoch is saved; best is by validation loss, the plain cross-entropy",
     )
     early_stopping_patience: int = _key(
         0, types=(int,), low=0, doc=("stop after so many epochs without a better validation loss; 0 never stops early")

@@ -24,7 +24,7 @@ from kerascls.devices import Placement
 from kerascls.errors import ConfigError, DataError, RunError, TrainingFailed, WeightsMissing
 from kerascls.files import write_json
 from kerascls.json_files import only
-from kerascls.optimizers import make_optimizer
+from kerascls.optimizers import learning_rate, make_optimizer
 from kerascls.recipe_faults import size_problems
 from kerascls.runs import random_backbone_notice
 
@@ -262,6 +262,7 @@ class Fit:
             each = 1  # it was interrupted under another number, which changes no bits
         # A GPU's batches come from tf.data, on the CPU, while it computes (not run on a GPU).
         gather = data.batches.gather if (device.kind, device.strategy_name) == ("cpu", "default") else None
+        rate = learning_rate(train, steps)
         with device.strategy.scope():
             model = TrainingModel(
                 self.classifier,
@@ -275,6 +276,7 @@ class Fit:
                 steps=steps,
                 skipped=place.step,
                 shards=device.shards,
+                schedule=rate if callable(rate) else None,
             )
             optimizer = make_optimizer(train, steps)
             if device.precision == "float16":

@@ -22,10 +22,7 @@ def make_optimizer(train: Train, steps: int) -> Any:
         options |= {"momentum": train.momentum}
     if train.optimizer == "adamw":
         options["weight_decay"] = train.weight_decay
-    if train.schedule == "constant" and not train.warmup_epochs:
-        rate: Any = train.learning_rate
-    else:
-        rate = _schedule(train.schedule, train.learning_rate, round(train.warmup_epochs * steps), train.epochs * steps)
+    rate = learning_rate(train, steps)
     classes = {
         "adam": keras.optimizers.Adam,
         "adamw": keras.optimizers.AdamW,
@@ -39,6 +36,14 @@ def make_optimizer(train: Train, steps: int) -> Any:
     names = "|".join(map(re.escape, train.exclude_from_weight_decay))
     optimizer.exclude_from_weight_decay(var_names=[rf"(^|/)({names})(/replica_\d+)?(:0)?$"] if names else [])
     return optimizer
+
+
+def learning_rate(train: Train, steps: int) -> Any:
+    """The recipe's learning rate, of `steps` steps an epoch: a number, or a Keras schedule where it changes."""
+    if train.schedule == "constant" and not train.warmup_epochs:
+        return train.learning_rate
+    last = train.epochs * steps
+    return _schedule(train.schedule, train.learning_rate, min(round(train.warmup_epochs * steps), last - 1), last)
 
 
 def _schedule(kind: str, peak: float, warmup_steps: int, total_steps: int) -> Any:

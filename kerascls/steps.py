@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerascls.augment import apply_policy
+from kerascls.metrics import EPSILON
 
 
 class TrainingModel(keras.Model):
@@ -30,6 +31,7 @@ class TrainingModel(keras.Model):
         shards: parts of a batch whose loss and gradient are computed by themselves, at the same time where there are
             cores and operations have one thread each. What they add up to is that of the batch, but for the last bits.
             Not for batch normalisation, whose moments are of a whole batch, nor under a strategy.
+        schedule: the optimiser's learning rate as a function of the step; None where it is constant.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class TrainingModel(keras.Model):
         steps: int = 0,
         skipped: int = 0,
         shards: int = 1,
+        schedule: Callable[[int], Any] | None = None,
     ):
         super().__init__(name="training")
         self.classifier = classifier
@@ -57,6 +60,7 @@ class TrainingModel(keras.Model):
         self.class_weight = class_weight
         self.gather, self.batch_size = gather, batch_size
         self.steps, self.skipped, self.shards = steps, skipped, shards
+        self.schedule = schedule
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.classifier(images, training=training)
@@ -113,12 +117,20 @@ class TrainingModel(keras.Model):
             yield end - begin, tf.cast((end - begin) / count, tf.float32), images[rows], labels[rows], weights
 
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return super().test_step(data)
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        """The loss is the plain cross-entropy, as `metrics.cross_entropy` has it, whatever the training loss is."""
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         probabilities = self(images, training=False)
-        loss = self.compute_loss(images, labels, probabilities, sample_weight, training=False)
-        return self._report(loss, images, labels, probabilities, sample_weight, _examples(labels))
+        logarithms = tf.math.log(tf.clip_by_value(probabilities, EPSILON, 1.0))
+        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        count = tf.shape(labels)[0] if alone else _examples(labels)
+        self.metrics[0].update_state(-tf.reduce_mean(tf.reduce_sum(labels * logarithms, -1)), sample_weight=count)
+        return self.compute_metrics(images, labels[:count], probabilities[:count])
+
+    def used_rate(self) -> float:
+        """The learning rate of the last step. `optimizer.learning_rate` is that of the next one."""
+        if self.schedule is None:
+            return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+        return float(self.schedule(max(int(self.optimizer.iterations) - 1, 0)))
 
     def _report(
         self,

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerascls.callbacks import EpochState
 from kerascls.datasets import Split
+from kerascls.metrics import cross_entropy
 from kerascls.models import build_model
 from kerascls.pipeline import TrainingBatches, balanced_class_weight
 from kerascls.steps import TrainingModel
@@ -103,6 +104,18 @@ def test_one_example_is_a_batch_for_any_number_of_shards():
     shares = model.shares(images, labels, None, tf.constant(1))
     found = [(int(count), float(share), x.shape[0]) for count, share, x, _, _ in shares]
     assert found == [(0, 0.0, 1)] * 3 + [(1, 1.0, 1)]
+
+
+def test_the_validation_loss_is_that_of_metrics_whatever_the_training_loss_is():
+    images = np.array([[0.0, 60.0], [0.0, 1.0], [3.0, 0.0]], "float32")  # the first is sure, and wrong
+    classifier = keras.Sequential([keras.Input((2,)), keras.layers.Softmax()])
+    model = TrainingModel(classifier, class_weight=np.array([5.0, 1.0], "float32"))
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(label_smoothing=0.3), metrics=["accuracy"])
+    labels = np.array([0, 1, 1])
+    loss, accuracy = model.evaluate(images, np.eye(2, dtype="float32")[labels], batch_size=2, verbose=0)
+    by_hand = (-np.log(1e-7) + np.log1p(np.exp(-1.0)) + np.log1p(np.exp(3.0))) / 3
+    assert loss == pytest.approx(by_hand, rel=1e-6) and accuracy == pytest.approx(1 / 3)
+    assert loss == pytest.approx(cross_entropy(labels, classifier.predict(images, verbose=0)), rel=1e-6)
 
 
 @pytest.mark.parametrize("gathers", [True, False])

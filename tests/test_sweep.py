@@ -76,9 +76,12 @@ def test_every_combination_is_trained_once_a_seed_and_the_table_has_all(tiny, ca
     assert f"train.learning_rate={best} " in lines[-1]
 
 
-def test_a_trial_has_the_validation_score_of_a_training_with_its_settings(tiny):
-    result = kerascls.sweep(tiny, {"train.learning_rate": [0.02]}, out="table.csv")
-    trained = kerascls.train(tiny, overrides={"train": {"learning_rate": 0.02}}, out="run")
+@pytest.mark.parametrize(
+    "key, value", [("learning_rate", 0.02), ("label_smoothing", 0.5), ("class_weight", "balanced")]
+)
+def test_a_trial_has_the_validation_score_of_a_training_with_its_settings(tiny, key, value):
+    result = kerascls.sweep(tiny, {f"train.{key}": [value]}, out="table.csv")
+    trained = kerascls.train(tiny, overrides={"train": {key: value}}, out="run")
     [trial] = result.trials
     assert (trial.accuracy, trial.epoch) == (pytest.approx(trained.validation["accuracy"]), trained.kept_epoch)
     assert trial.loss == pytest.approx(trained.validation["loss"], rel=1e-5)

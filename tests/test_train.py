@@ -455,6 +455,14 @@ def test_every_epoch_can_be_kept_as_a_file(tmp_path):
     assert np.array_equal(kept.probabilities(images), kerascls.load(result.path).probabilities(images))
 
 
+def test_history_has_the_rate_of_each_epochs_last_step():
+    # Two steps an epoch: 0.25 and 0.5 of warm-up; 0.5, 0.375, 0.25 and 0.125 on the way to 0.
+    small_npz("data.npz", count=10)
+    recipe = {"batch_size": 5, "optimizer": "sgd", "learning_rate": 0.5, "schedule": "linear", "warmup_epochs": 1}
+    run = kerascls.train("mnist_cnn", data="data.npz", epochs=3, overrides={"train": recipe}, out="run")
+    assert [float(row["learning_rate"]) for row in history(run.path)] == [0.5, 0.375, 0.125]
+
+
 def test_weight_decay_leaves_biases_and_normalisation_alone():
     # No gradient comes, so a variable changes by decay alone: to 1 - rate * decay = 0.95 of it.
     model = build_model("mnist_cnn_bn", (28, 28, 1), 10)
