@@ -21,6 +21,7 @@ from kerascls.recipe_faults import (
     model_problems,
     policy_problems,
     size_problems,
+    value_fault,
 )
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
@@ -304,7 +305,11 @@ class Fallback:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A checked recipe. `recipe` is its name; `fallback_for` the data set that the fallback stands in for, or None."""
+    """A checked recipe.
+
+    `recipe` is its name, `fallback_for` the data set that the fallback stands in for, or None, and `notes` what the
+    given options changed besides themselves, a line each.
+    """
 
     recipe: str
     data: Data
@@ -316,6 +321,7 @@ class Config:
     devices: Devices
     fallback: Fallback
     fallback_for: str | None = None
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def as_tables(self) -> dict[str, dict[str, Any]]:
         """The recipe as TOML tables, every key written out."""
@@ -376,7 +382,8 @@ def load_config(
 
     Args:
         word: a recipe's name, or the path of a .toml file.
-        overrides: tables laid over the recipe's, as `parse_sets` gives them. They win over the fallback too.
+        overrides: tables laid over the recipe's, as `parse_sets` gives them. They win over the fallback too. Epochs
+            without a warm-up scale the recipe's own warm-up by the same factor.
         use_fallback: whether to put the recipe's `[fallback]` in place of its data and schedule.
 
     Raises:
@@ -394,6 +401,7 @@ def load_config(
         tables.setdefault("augment", {}).update({key: fallback.pop(key) for key in ("policy",) if key in fallback})
         tables["train"].update(fallback)
     own = _model_name(tables)
+    notes = _scale_warmup(tables, overrides or {})
     for section, table in (overrides or {}).items():
         merged = tables.setdefault(section, {})
         if isinstance(merged, dict):
@@ -401,7 +409,30 @@ def load_config(
     if _model_name(tables) != own and isinstance(tables.get("devices"), dict):
         if "shards" not in (overrides or {}).get("devices", {}):
             tables["devices"].pop("shards", None)  # they were for the recipe's own network
-    return _check(tables, name, f"{path.name}{' with the given options' if overrides else ''}", fallback_for)
+    checked = _check(tables, name, f"{path.name}{' with the given options' if overrides else ''}", fallback_for)
+    return dataclasses.replace(checked, notes=notes)
+
+
+def _scale_warmup(tables: dict[str, Any], overrides: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where `overrides` give other epochs and no warm-up, the recipe's own keeps its share. Returns what to say of it.
+
+    Else a short training would be all warm-up, and never have the learning rate that the recipe states.
+    """
+    notes = []
+    for section, cls in (("train", Train), ("finetune", Finetune)):
+        table, given = tables.get(section), overrides.get(section, {})
+        if not isinstance(table, dict) or "epochs" not in given or "warmup_epochs" in given:
+            continue
+        rules = {field.name: field.metadata for field in dataclasses.fields(cls)}
+        epochs, own, warmup = given["epochs"], table.get("epochs", 0), table.get("warmup_epochs", 0)
+        sound = not any(value_fault(number, rules["epochs"]) for number in (epochs, own))
+        if sound and not value_fault(warmup, rules["warmup_epochs"]) and own and warmup and epochs != own:
+            table["warmup_epochs"] = warmup * epochs / own
+            notes.append(
+                f"{section}.warmup_epochs = {table['warmup_epochs']:.4g} for {section}.epochs = {epochs}: the recipe's "
+                f"{warmup:g} of {own}, scaled. For another: --set {section}.warmup_epochs=N"
+            )
+    return tuple(notes)
 
 
 def _model_name(tables: Mapping[str, Any]) -> Any:
@@ -495,6 +526,13 @@ def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | N
             "train.early_stopping_patience needs a validation split that is not the test split. "
             f"Received: data.validation = {validation!r}"
         )
+    for section, table in (("train", train), ("finetune", finetune)) if look else ():  # an old run may have any
+        epochs, warmup = table.get("epochs", 0), table.get("warmup_epochs", 0)
+        if epochs and warmup >= epochs:
+            problems.append(
+                f"{section}.warmup_epochs must be below {section}.epochs, {epochs}, or the training is all warm-up. "
+                f"Received: {warmup:g}"
+            )
     if finetune.get("epochs") and not finetune.get("unfreeze"):
         problems.append("finetune.unfreeze must say which layers of the backbone train in the finetune.epochs.")
     policy = [entry.get("name") for entry in augment.get("policy", []) if isinstance(entry, dict)]

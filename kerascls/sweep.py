@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -139,6 +140,7 @@ def sweep(
     prepare(configs[0].devices)
     loaded: dict[str, tuple[Config, Dataset]] = {}
     trials: list[Trial] = []
+    told: set[str] = set()
     columns = [*grid, "fold", "seed", "epoch", "val_accuracy", "val_loss", "seconds", "error"]
     with _claimed(out, recipe, columns, trials) as out:
         for settings, table in zip(combinations, tables, strict=True):
@@ -147,6 +149,9 @@ def sweep(
                 loaded[same_data] = load_recipe_data(recipe, table, data_dir, fallback)
             config, published = loaded[same_data]
             config = load_config(recipe, table, use_fallback=config.fallback_for is not None)
+            for note in {*config.notes} - told:
+                print(note, file=sys.stderr, flush=True)
+            told |= {*config.notes}
             placement = placement_for(config.devices)
             for seed, fold in itertools.product(seeds, range(folds) if folds else [None]):
                 one = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))

@@ -90,7 +90,8 @@ def train(
     Args:
         recipe: a recipe's name, or the path of a .toml file. Defaults to mnist_cnn, with `resume` to the run's own.
         data: another data set than the recipe's (a name, a folder, tfds:NAME, FILE.npz).
-        epochs, batch_size, seed: in place of the recipe's.
+        epochs, batch_size, seed: in place of the recipe's. The recipe's warm-up is scaled with its epochs, unless
+            `overrides` have one.
         devices: "auto", "cpu", "gpu", "gpu:0,1", "mirrored" or "cpu:0,1", in place of the recipe's `devices.devices`.
         precision: "float32", "bfloat16", "float16" or "auto", in place of the recipe's `devices.precision`.
         overrides: tables laid over the recipe, as `{"train": {"learning_rate": 0.01}}`.
@@ -298,12 +299,12 @@ class _Training(Fit):
             print(line, file=sys.stderr, flush=True)
 
     def notes(self) -> list[str]:
-        """What the recipe's [devices] has come to, where that is not what one would expect, classes that cannot be
-        learnt, and a backbone's pixels."""
+        """What was scaled with the given options, what the recipe's [devices] has come to, where that is not what one
+        would expect, classes that cannot be learnt, and a backbone's pixels."""
         wish, place = self.config.devices, self.placement
         counts = np.bincount(self.splits["train"].labels, minlength=self.num_classes)
         without = [name for name, count in zip(self.dataset.class_names, counts, strict=True) if not count]
-        notes = [place.sharing(min(self.config.train.batch_size, len(self.splits["train"])))]
+        notes = [*self.config.notes, place.sharing(min(self.config.train.batch_size, len(self.splits["train"])))]
         if without:
             more = f" and {len(without) - 5} more" if len(without) > 5 else ""
             notes.append(f"no training image, so it cannot be learnt: {', '.join(without[:5])}{more}")

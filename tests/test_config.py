@@ -1,6 +1,7 @@
 """Recipes: reading, overriding, and every fault in one message."""
 
 import pytest
+import tomli_w
 from conftest import one_line_error
 
 from kerascls import catalog, config
@@ -48,6 +49,54 @@ def test_overrides_win_over_the_fallback_and_the_fallback_over_the_recipe(mine):
     loaded = config.load_config(name, {"train": {"epochs": 5}}, use_fallback=True)
     assert (loaded.data.name, loaded.fallback_for) == ("digits", "mnist")
     assert (loaded.train.epochs, loaded.train.batch_size) == (5, 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "fallback", "warmup", "said"),
+    [
+        ({"epochs": 2}, False, 0.5, ["train.warmup_epochs = 0.5 for train.epochs = 2: the recipe's 5 of 20, scaled."]),
+        ({"epochs": 40}, False, 10, ["train.warmup_epochs = 10 for train.epochs = 40: the recipe's 5 of 20, scaled."]),
+        ({"epochs": 3}, True, 0.75, ["train.warmup_epochs = 0.75 for train.epochs = 3: the recipe's 2 of 8, scaled."]),
+        ({"epochs": 20}, False, 5, []),
+        ({"epochs": 2, "warmup_epochs": 1}, False, 1, []),
+        ({"warmup_epochs": 7}, False, 7, []),
+        ({}, False, 5, []),
+    ],
+)
+def test_other_epochs_scale_the_warmup_and_say_so(mine, given, fallback, warmup, said):
+    train = RECIPE.replace("epochs = 3", "epochs = 20\nwarmup_epochs = 5").replace('"digits"', '"mnist"')
+    assert "warmup_epochs = 5" in train
+    name = mine(train + '[fallback]\ndata = "digits"\nepochs = 8\nwarmup_epochs = 2\n')
+    loaded = config.load_config(name, {"train": given}, use_fallback=fallback)
+    assert loaded.train.warmup_epochs == warmup
+    more = " For another: --set train.warmup_epochs=N"
+    assert list(loaded.notes) == [line + more for line in said]
+    assert config.config_from_toml(loaded.as_toml(), loaded.recipe, loaded.fallback_for) == loaded
+
+
+def test_a_finetunings_warmup_is_scaled_too(mine):
+    name = mine(RECIPE + "[finetune]\nepochs = 10\nwarmup_epochs = 2\nunfreeze = 3\n")
+    for epochs, warmup in ((5, 1), (0, 0)):
+        assert config.load_config(name, {"finetune": {"epochs": epochs}}).finetune.warmup_epochs == warmup
+
+
+@pytest.mark.parametrize("section", ["train", "finetune"])
+@pytest.mark.parametrize("warmup, refused", [(3, True), (4.5, True), (2.9, False)])
+def test_a_warmup_as_long_as_the_training_is_refused(mine, section, warmup, refused):
+    name = mine(RECIPE + "[finetune]\nepochs = 3\nunfreeze = 3\n")
+    given = {section: {"warmup_epochs": warmup}}
+    if not refused:
+        assert getattr(config.load_config(name, given), section).warmup_epochs == warmup
+        return
+    with pytest.raises(ConfigError) as error:
+        config.load_config(name, given)
+    assert str(error.value) == (
+        f"mine.toml with the given options has 1 fault: {section}.warmup_epochs must be below {section}.epochs, 3, or "
+        f"the training is all warm-up. Received: {warmup:g}"
+    )
+    tables = {**config.load_config(name).as_tables()}
+    tables[section] |= {"warmup_epochs": warmup}
+    config.config_from_toml(tomli_w.dumps(tables), "mine", None)  # a run that was trained so can be read
 
 
 def test_a_recipes_shards_are_for_its_own_network(mine):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from kerascls.datasets import dataset_module
 from kerascls.errors import OutputError, TrainingFailed
 from kerascls.fit import steps_per_execution
 from kerascls.models import build_model
-from kerascls.optimizers import make_optimizer
+from kerascls.optimizers import learning_rate, make_optimizer
 from kerascls.runs import Run
 
 FAST = {
@@ -453,6 +454,28 @@ def test_every_epoch_can_be_kept_as_a_file(tmp_path):
     kept = kerascls.load(result.path / "epochs" / names[result.kept_epoch - 1])
     images = np.load("d.npz")["x_test"]
     assert np.array_equal(kept.probabilities(images), kerascls.load(result.path).probabilities(images))
+
+
+@pytest.mark.parametrize(
+    "options", [("train", "--epochs", 2), ("train", "--set", "train.epochs=2"), ("sweep", "--epochs", 2)], ids=str
+)
+def test_a_short_training_reaches_the_recipes_rate_and_says_what_it_scaled(options, capsys):
+    small_npz("data.npz", count=20)
+    command, *rest = options
+    sets = ["--set", "train.batch_size=2", "--out", "out.csv" if command == "sweep" else "run"]
+    code, _, err = here(command, "mnist_cnn", "--data", "data.npz", *rest, *sets, capsys=capsys)
+    line = "train.warmup_epochs = 0.2857 for train.epochs = 2: the recipe's 4 of 28, scaled."
+    assert code == 0 and err.count(line) == 1
+    if (
+        command == "train"
+    ):  # 9 steps an epoch, 3 of warm-up; then half a cosine over 15 steps, by whose half it is at 0.01
+        rates = [float(row["learning_rate"]) for row in history(Path("run"))]
+        assert rates == pytest.approx([0.01 * (1 + math.cos(math.pi * done / 15)) for done in (5, 14)], rel=1e-5)
+
+
+def test_a_schedule_has_a_step_after_its_warmup():
+    rate = learning_rate(Train(epochs=1, learning_rate=0.5, warmup_epochs=0.9, schedule="linear"), steps=3)
+    assert [float(rate(step)) for step in range(3)] == [0.25, 0.5, 0.5]  # 0.9 of 3 steps would be all of them
 
 
 def test_history_has_the_rate_of_each_epochs_last_step():
