@@ -87,7 +87,8 @@ def test_a_run_in_bfloat16_is_saved_in_float32():
     import keras
 
     small_npz("data.npz", count=30)
-    common = {"data": "data.npz", "epochs": 2, "batch_size": 8, "overrides": {"augment": {"policy": []}}}
+    slow = {"augment": {"policy": []}, "train": {"learning_rate": 1e-3}}
+    common = {"data": "data.npz", "epochs": 2, "batch_size": 8, "overrides": slow}
     runs = [kerascls.train("mnist_cnn_bn", precision=name, out=name, **common).path for name in ("bfloat16", "float32")]
     assert [Run.open(run).manifest["device"]["precision"] for run in runs] == ["bfloat16", "float32"]
     models = [keras.saving.load_model(run / "model.keras") for run in runs]
