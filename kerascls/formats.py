@@ -11,6 +11,7 @@ import numpy as np
 
 from kerascls.errors import DataError, TooLarge
 from kerascls.kinds import HEAD_BYTES, SUFFIXES, image_kind, refusal, unread_kind, unread_suffix
+from kerascls.tiff import tiff_refusal, to_8_bits
 
 MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit for a decompression bomb
 MAX_SIDE = 100_000  # pixels; the resizing of wider ones would hold a row for each row of the result
@@ -83,7 +84,10 @@ def checked_bytes(path: str | Path, encoded: bytes, max_pixels: int | None = Non
     if reason := refusal(encoded, path):
         expected = "" if unread_kind(encoded, path) else " Expected PNG, JPEG, BMP, GIF, WebP or TIFF."
         raise DataError(f"{path}: {reason}.{expected}")
-    return _through_pillow(path, encoded, image_kind(encoded), max_pixels)
+    kind = image_kind(encoded)
+    if kind == "tiff" and (reason := tiff_refusal(encoded)):
+        raise DataError(f"{path}: {reason}.")
+    return _through_pillow(path, encoded, kind, max_pixels)
 
 
 def _through_pillow(path: str | Path, encoded: bytes, kind: str, max_pixels: int | None) -> bytes:
@@ -106,13 +110,14 @@ def _through_pillow(path: str | Path, encoded: bytes, kind: str, max_pixels: int
                 raise TooLarge(f"{path}: is an animation of too many frames of {size}. Keep its first alone.")
             if kind != "tiff":
                 return encoded
-            if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-                image = image.convert("RGB")
+            image.load()  # turned as its orientation says
             written = io.BytesIO()
-            image.save(written, "PNG", compress_level=0)
+            to_8_bits(image, encoded).save(written, "PNG", compress_level=0)
             return written.getvalue()
-    except DataError:
+    except TooLarge:
         raise
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except Image.DecompressionBombError:
         raise TooLarge(f"{path}: has more pixels than {most:,}, the most that are read.") from None
     except Exception as error:  # Pillow raises whatever its plugins raise

@@ -27,6 +27,7 @@ from kerascls.formats import (  # noqa: F401
     read_bytes,
     read_encoded,
 )
+from kerascls.kinds import TIFF_HEADS
 
 _STRIP = 1 << 22  # pixels that arithmetic in wider types holds at a time
 _HELD_BYTES = 4_000_000  # of encoded files that `read_batch` holds before it decodes them
@@ -171,7 +172,7 @@ def encoded_file(path: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([tf.debugging.Assert(checksum(raw) == expected, [path, "was changed meanwhile"])]):
         encoded = tf.identity(raw)
     magic = tf.strings.substr(encoded, 0, 4)
-    is_tiff = tf.reduce_any(tf.equal(magic, [b"II*\0", b"MM\0*"]))
+    is_tiff = tf.reduce_any(tf.equal(magic, TIFF_HEADS))
     through_pillow = lambda: tf.numpy_function(  # noqa: E731
         lambda name: read_encoded(os.fsdecode(name)), [path], tf.string, stateful=False
     )

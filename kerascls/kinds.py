@@ -6,6 +6,7 @@ from pathlib import Path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")  # what image files end in
 HEAD_BYTES = 1024  # of a file, which tell its kind
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of either byte order, the latter two of BigTIFF
 
 _UNREAD_BYTES = (  # where they stand, the bytes, and the kind
     (0, b"8BPS", "PSD"),
@@ -75,7 +76,7 @@ def image_kind(encoded: bytes) -> str | None:
         return "bmp"
     if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
         return "webp"
-    if encoded[:4] in (b"II*\0", b"MM\0*"):
+    if encoded[:4] in TIFF_HEADS:
         return "tiff"
     return None
 
