@@ -1,5 +1,6 @@
 """What happens at the edges of steps and epochs: Keras callbacks of `train`."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -8,18 +9,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from kerascls import checkpoint
 from kerascls.checkpoint import Place, State
 from kerascls.errors import TrainingFailed
 from kerascls.files import write_text
+from kerascls.status import doing
 
 HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
@@ -360,61 +361,63 @@ class WriteHistory(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """On stderr: a bar with images/s and time left on a terminal, else a plain line an epoch."""
+    """What is told of a training: on a terminal where it stands in its epoch; with `lines`, a line an epoch on stderr,
+    and one every `log_steps` steps."""
 
-    def __init__(self, epochs: int, steps: int, batch_size: int, examples: int, log_steps: int, bar: bool):
+    def __init__(self, epochs: int, steps: int, batch_size: int, examples: int, log_steps: int, lines: bool = True):
         super().__init__()
         self.epochs, self.steps, self.batch_size, self.examples = epochs, steps, batch_size, examples
-        self.log_steps = log_steps
-        self.bar = (
-            tqdm(
-                total=epochs * min(examples, steps * batch_size),
-                unit=" images",
-                unit_scale=True,
-                dynamic_ncols=True,
-                file=sys.stderr,
-            )
-            if bar
-            else None
-        )
+        self.log_steps, self.lines = log_steps, lines
+        self.each = min(examples, steps * batch_size)  # images of an epoch
+        self.line = contextlib.ExitStack()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch, self.seen, self.begin, self.next_line = epoch + 1, 0, time.perf_counter(), self.log_steps
-        if self.bar is not None:
-            self.bar.set_description(f"epoch {self.epoch}/{self.epochs}")
+        self.epoch, self.begin, self.next_line = epoch + 1, time.perf_counter(), self.log_steps
+        self.before = max(0, getattr(self.model, "skipped", 0))  # steps that were done before it was interrupted
+        self.progress = self.line.enter_context(
+            doing(
+                f"epoch {self.epoch}/{self.epochs}",
+                self.each,
+                done=self.seen(self.before),
+                ahead=(self.epochs - self.epoch) * self.each,
+            )
+        )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = min(batch + 1, self.steps)
-        seen = min(step * self.batch_size, self.examples)
-        if self.bar is not None:
-            self.bar.set_postfix_str(
-                f"loss {float(logs['loss']):.4f} accuracy {float(logs['accuracy']):.4f}", refresh=False
-            )
-            self.bar.update(seen - self.seen)
-        self.seen = seen
+        if step <= self.before:
+            return
+        self.progress.note = measured(logs)
+        self.progress.step(self.seen(step) - self.progress.done)
         if self.log_steps and step >= self.next_line:
             self.next_line = (step // self.log_steps + 1) * self.log_steps
-            rate = seen / (time.perf_counter() - self.begin)
+            rate = (self.progress.done - self.seen(self.before)) / (time.perf_counter() - self.begin)
             self.say(
-                f"epoch {self.epoch}/{self.epochs}  step {step}/{self.steps}  loss {float(logs['loss']):.4f}  "
-                f"accuracy {float(logs['accuracy']):.4f}  {rate:,.0f} images/s"
+                f"epoch {self.epoch}/{self.epochs}  step {step}/{self.steps}  {measured(logs)}  {rate:,.0f} images/s"
             )
 
+    def seen(self, steps: int) -> int:
+        """Images of the epoch that so many steps have taken."""
+        return min(steps * self.batch_size, self.each)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.line.close()
+        self.line.enter_context(doing(f"epoch {self.epoch}/{self.epochs}: validating"))
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.close()
         validation = (
             f"  val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.4f}" if "val_loss" in logs else ""
         )
-        self.say(
-            f"epoch {self.epoch}/{self.epochs}  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}"
-            f"{validation}  {logs['seconds']:.1f} s"
-        )
+        if self.lines:
+            self.say(f"epoch {self.epoch}/{self.epochs}  {measured(logs)}{validation}  {logs['seconds']:.1f} s")
 
     def say(self, line: str) -> None:
-        if self.bar is not None:
-            self.bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.line.close()
+
+
+def measured(logs: Mapping[str, Any]) -> str:
+    return f"loss {float(logs['loss']):.4f}  accuracy {float(logs['accuracy']):.4f}"

@@ -18,6 +18,7 @@ import click
 
 from kerascls import __version__
 from kerascls.errors import ConfigError, KerasclsError
+from kerascls.status import shown
 
 EXPORT_FORMATS = (
     *("keras", "saved_model", "h5", "weights"),
@@ -26,7 +27,19 @@ EXPORT_FORMATS = (
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group(context_settings=CONTEXT)
+class _Command(click.Command):
+    """A command that says on a terminal what it is doing."""
+
+    def invoke(self, context: click.Context) -> Any:
+        with shown(self.name, wanted=not context.params.get("quiet")):
+            return super().invoke(context)
+
+
+class _Commands(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Commands, context_settings=CONTEXT)
 @click.version_option(__version__, package_name="kerascls")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from kerascls.config import Devices
 from kerascls.errors import ConfigError
 from kerascls.recipe_faults import parse_devices
+from kerascls.status import doing
 
 PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "ai-edge-litert")
 
@@ -67,7 +68,7 @@ def start(logical_cpus: int = 1, threads: int = 0) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if getattr(start, "done", False):
         return
-    with quiet_stderr():
+    with doing("loading TensorFlow"), quiet_stderr():
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")

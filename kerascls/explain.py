@@ -33,6 +33,7 @@ from kerascls.catalog import nearest
 from kerascls.errors import DataError, ModelError, OutputError, printable
 from kerascls.load import Classifier, Prediction, load
 from kerascls.predict import border_warning, image_files
+from kerascls.status import doing
 from kerascls.table import BATCH_SIZE
 
 STRONGEST = 0.7  # share of the colour where the heat is 1: the image still shows through
@@ -381,7 +382,8 @@ def explain(
 
     found = image_files([files] if isinstance(files, str | os.PathLike) else files, tell)
     classifier = load(run)
-    how = method(classifier)
+    with doing("looking for the last feature map"):
+        how = method(classifier)
     ids = {name: i for i, name in enumerate(classifier.class_names)}
     if class_name is not None and class_name not in ids:
         shown = [plots.shorten(name) for name in itertools.islice(ids, 20)] + ["..."] * (len(ids) > 20)
@@ -398,24 +400,26 @@ def explain(
     pictures = iter(_free_names(found, folder))
     done: list[Explanation] = []
     other_polarity = 0
-    for batch in classifier.batches(found, len(ids) if class_name else 1, invert, BATCH_SIZE):
-        read = [(prediction, pixels) for prediction, pixels in batch if pixels is not None]
-        heats = iter(())
-        if read:
-            classes = [ids[class_name or prediction.label] for prediction, _ in read]
-            heats = iter(heat_maps(classifier, np.stack([pixels for _, pixels in read]), classes))
-        for prediction, pixels in batch:
-            picture = next(pictures)
-            if pixels is None:
-                done.append(Explanation(prediction.file, error=prediction.error))
-            else:
-                heat = next(heats)
-                done.append(_explanation(prediction, class_name or prediction.label, how, picture))
-                plots.save(_drawn(done[-1], pixels, heat), picture)
-                other_polarity += prediction.other_polarity
-                if not heat.any():
-                    tell(f"{prediction.file}: no place speaks for {done[-1].class_name}: its heat map is empty.")
-            each(done[-1])
+    with doing("explaining", len(found)) as progress:
+        for batch in classifier.batches(found, len(ids) if class_name else 1, invert, BATCH_SIZE):
+            read = [(prediction, pixels) for prediction, pixels in batch if pixels is not None]
+            heats = iter(())
+            if read:
+                classes = [ids[class_name or prediction.label] for prediction, _ in read]
+                heats = iter(heat_maps(classifier, np.stack([pixels for _, pixels in read]), classes))
+            for prediction, pixels in batch:
+                picture = next(pictures)
+                if pixels is None:
+                    done.append(Explanation(prediction.file, error=prediction.error))
+                else:
+                    heat = next(heats)
+                    done.append(_explanation(prediction, class_name or prediction.label, how, picture))
+                    plots.save(_drawn(done[-1], pixels, heat), picture)
+                    other_polarity += prediction.other_polarity
+                    if not heat.any():
+                        tell(f"{prediction.file}: no place speaks for {done[-1].class_name}: its heat map is empty.")
+                each(done[-1])
+                progress.step()
     if other_polarity:
         tell(border_warning(other_polarity, classifier.card.border, invert))
     return done

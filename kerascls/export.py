@@ -16,6 +16,7 @@ from kerascls.load import Classifier, load
 from kerascls.proof import Proof, Questions, prove
 from kerascls.runs import Run
 from kerascls.save import save_h5, save_keras, save_litert, save_onnx, save_openvino, save_saved_model, save_weights
+from kerascls.status import doing
 
 CALIBRATION = 200  # training images from which int8 reads the ranges of activations
 HELD_OUT = 500  # at most so many of the data's test images, where a rounded format's accuracy is to be compared
@@ -148,8 +149,10 @@ class Exporter:
         except OSError as error:
             raise OutputError(f"Cannot make {path.parent}: {error.strerror}.") from None
         with atomic(path, out is None) as temporary:
-            kind.write(self.classifier, temporary, calibration)
-            proof = prove(questions, self.classifier, temporary, kind.runtime, kind.tolerance)
+            with doing(f"{format}: writing"):
+                kind.write(self.classifier, temporary, calibration)
+            with doing(f"{format}: answering in a fresh process"):
+                proof = prove(questions, self.classifier, temporary, kind.runtime, kind.tolerance)
         made = Export(path, format, _size(path), proof, self.run.notice)
         if out is None:
             self.note(format, made)
@@ -287,17 +290,19 @@ def export_all(exporter: Exporter, tell: Callable[[str, Export | str], None]) ->
     """
     exporter.check_named()
     errors: list[KerasclsError] = []
-    for name in FORMATS:
-        try:
-            if reason := not_installed(name):
-                tell(name, f"not made: {reason}")
-            else:
-                tell(name, exporter.export(name))
-        except DataError as error:
-            tell(name, f"not made: {error}")
-        except (ProofError, ModelError) as error:
-            tell(name, f"FAILED: {error}")
-            errors.append(error)
+    with doing("export", len(FORMATS), "formats", stays=True) as progress:
+        for name in FORMATS:
+            try:
+                if reason := not_installed(name):
+                    tell(name, f"not made: {reason}")
+                else:
+                    tell(name, exporter.export(name))
+            except DataError as error:
+                tell(name, f"not made: {error}")
+            except (ProofError, ModelError) as error:
+                tell(name, f"FAILED: {error}")
+                errors.append(error)
+            progress.step()
     return max(errors, key=lambda error: error.exit_code, default=None)
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from kerascls.cache import Entry, make_room
 from kerascls.config import Features
 from kerascls.datasets import Split
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, ModelError
+from kerascls.status import doing
 
 CHUNK = 32  # images a call: ResNet50 is no faster with more (2 cores). What a view draws depends on it
 CHECKED = 8  # images on which bfloat16 is held against float32
@@ -144,7 +144,6 @@ class Extractor:
         policy, seed: what views after the first are drawn by.
         canvas, cache_mb: as in the recipe's [data]; what they are drawn from.
         engine: "tensorflow" or "openvino".
-        progress: whether to show progress on stderr.
         check: called after every chunk; it may raise.
         computed, reused: rows so far.
         seconds: spent so far.
@@ -159,7 +158,6 @@ class Extractor:
     canvas: tuple[int, ...] = ()
     cache_mb: int = 0
     engine: str = "tensorflow"
-    progress: bool = False
     check: Callable[[], None] = lambda: None
     computed: int = 0
     reused: int = 0
@@ -228,20 +226,12 @@ class Extractor:
             if self.precision == "bf16" and self.cosine is None:
                 self.compare(source)
             batches = scoring_batches(source, 1, CHUNK, start=done)
-            bar = tqdm(
-                total=len(source),
-                initial=done,
-                unit=" images",
-                desc=f"features of {key['what']}" + (f", view {view + 1}" if view else ""),
-                delay=1,
-                leave=False,
-                disable=None if self.progress else True,
-            )
-            with bar:
+            what = f"features of {key['what']}" + (f", view {view + 1}" if view else "")
+            with doing(what, len(source), done=done) as progress:
                 for chunk, (images, _) in enumerate(batches, done // CHUNK):
                     given = (images, tf.constant([self.seed, view, chunk])) if view else (images,)
                     file.write(compute(*given).numpy().tobytes())
-                    bar.update(len(images))
+                    progress.step(len(images))
                     self.check()
 
     def forward(self) -> Callable:

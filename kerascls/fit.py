@@ -27,6 +27,7 @@ from kerascls.json_files import only
 from kerascls.optimizers import learning_rate, make_optimizer
 from kerascls.recipe_faults import size_problems
 from kerascls.runs import random_backbone_notice
+from kerascls.status import doing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +78,10 @@ class Fit:
             raise ConfigError(problems[0])
         self.num_classes = len(dataset.class_names)
         try:
-            self.reference = build_model(
-                config.model.name, dataset.image_shape, self.num_classes, **config.model.options
-            )
+            with doing("building the model"):
+                self.reference = build_model(
+                    config.model.name, dataset.image_shape, self.num_classes, **config.model.options
+                )
         except WeightsMissing as error:
             scratch = f"`kerascls train folder_scratch --data {config.data.name}`"
             raise WeightsMissing(f"{error} Without pretrained weights: {scratch}.") from None
@@ -209,7 +211,6 @@ class Fit:
             tuple(config.data.canvas),
             config.data.cache_mb,
             self.engine,
-            progress=not self.quiet,
             check=self.interruptible.check,
         )
         with self.placement.device():
@@ -385,17 +386,12 @@ class Fit:
             callbacks.append(SaveEpochs(folder / "epochs", self.save))
         if train.early_stopping_patience:
             callbacks.append(EarlyStopping("val_loss", mode="min", patience=train.early_stopping_patience))
-        if not self.quiet or self.log_steps:
-            callbacks.append(
-                Progress(
-                    self.epochs,
-                    steps,
-                    train.batch_size,
-                    len(self.splits["train"]),
-                    self.log_steps,
-                    bar=sys.stderr is not None and sys.stderr.isatty() and not self.quiet,
-                )
+        images = len(self.splits["train"])
+        callbacks.append(
+            Progress(
+                self.epochs, steps, train.batch_size, images, self.log_steps, lines=not self.quiet or self.log_steps > 0
             )
+        )
         if train.ema_momentum:
             self.average = Average()
             callbacks.append(self.average)

@@ -14,6 +14,7 @@ from kerascls.scan.containers import ARCHITECTURE, read
 from kerascls.scan.graphs import check_graph, read_graph
 from kerascls.scan.layers import check_config, image_shape, layer_classes
 from kerascls.scan.runtimes import read_program
+from kerascls.status import doing
 
 
 def inspect(path: str | os.PathLike) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def _card(text: str | None, found: dict[str, Any]) -> None:
 
 def _digest(file: Path, within: Path) -> dict[str, Any]:
     name = file.relative_to(within).as_posix() if within.is_dir() else file.name
-    with file.open("rb") as opened:
+    with doing(f"reading {file.name}"), file.open("rb") as opened:
         return {
             "file": name,
             "bytes": file.stat().st_size,

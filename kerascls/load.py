@@ -24,6 +24,7 @@ from kerascls.runtimes import runtime_of, utf8
 from kerascls.scan.containers import ARCHITECTURE, check_regular
 from kerascls.scan.graphs import check_graph, read_graph
 from kerascls.scan.layers import read_checked
+from kerascls.status import doing
 
 _LEAST_SHARE = 8  # files that a thread decodes by one call; below, calling costs more than a core gains
 
@@ -108,8 +109,10 @@ class Classifier:
                 f"Received: {images.dtype} {images.shape}"
             )
         out = np.empty((len(images), len(self.class_names)), np.float32)
-        for at in range(0, len(images), batch_size):
-            out[at : at + batch_size] = self._answers(images[at : at + batch_size])
+        with doing("answering", len(images)) as progress:
+            for at in range(0, len(images), batch_size):
+                out[at : at + batch_size] = self._answers(images[at : at + batch_size])
+                progress.step(min(batch_size, len(images) - at))
         return out
 
     def _answers(self, images: np.ndarray) -> np.ndarray:
@@ -275,6 +278,11 @@ def load(path: str | os.PathLike, trust: bool = False) -> Classifier:
             "SavedModel or an OpenVINO model."
         )
     check_regular(path, path)
+    with doing(f"loading the model {path.name}"):
+        return _load(path, trust)
+
+
+def _load(path: Path, trust: bool) -> Classifier:
     if runtime := runtime_of(path):
         return _load_by(runtime, path)
     if path.is_file():

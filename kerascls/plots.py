@@ -18,6 +18,7 @@ from matplotlib.text import Text
 
 from kerascls.errors import OutputError
 from kerascls.files import atomic
+from kerascls.status import doing
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -32,7 +33,7 @@ def save(figure: Figure, path: Path) -> None:
             f"No font on this machine has {unknown[:20]}: {path.name} shows boxes. Install one, such as Noto Sans.",
             file=sys.stderr,
         )
-    with atomic(path) as temporary, warnings.catch_warnings():
+    with doing(f"drawing {path.name}"), atomic(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # it was said above
         figure.savefig(
             temporary, format=kind, dpi=100, bbox_inches="tight", metadata={"Software": None} if kind == "png" else None

@@ -16,6 +16,7 @@ from kerascls.files import write_csv
 from kerascls.kinds import SUFFIXES, UNREAD_KINDS, unread_suffix
 from kerascls.load import Classifier, Prediction, load
 from kerascls.split import with_all_splits
+from kerascls.status import doing
 from kerascls.table import BATCH_SIZE, Table, columns, row_of, table_key
 
 MOST_PLOTTED = 64  # images in one picture
@@ -65,7 +66,8 @@ def predict(
     Raises:
         KerasclsError: when all is answered, if an image could not be read.
     """
-    found = image_files(files, tell) if data is None else []
+    with doing("listing images"):
+        found = image_files(files, tell) if data is None else []
     classifier = load(model, trust)
     if classifier.notice:
         tell(classifier.notice)
@@ -76,14 +78,16 @@ def predict(
         answers = _predict_dataset(classifier, data, split, count, top_k, invert, csv_file, data_dir, tell)
     shown: list[Answer] = []
     seen = failed = taken_over = other_polarity = 0
-    for batch in answers:
-        seen += len(batch)
-        failed += sum(answer.prediction.error is not None for answer in batch)
-        taken_over += sum(answer.pixels is None and answer.prediction.error is None for answer in batch)
-        other_polarity += sum(answer.prediction.other_polarity for answer in batch)
-        if plot_file is not None:
-            shown += batch[: MOST_PLOTTED - len(shown)]
-        yield batch
+    with doing("naming", len(found)) as progress:
+        for batch in answers:
+            seen += len(batch)
+            failed += sum(answer.prediction.error is not None for answer in batch)
+            taken_over += sum(answer.pixels is None and answer.prediction.error is None for answer in batch)
+            other_polarity += sum(answer.prediction.other_polarity for answer in batch)
+            if plot_file is not None:
+                shown += batch[: MOST_PLOTTED - len(shown)]
+            yield batch
+            progress.step(len(batch))
     if other_polarity:
         of_these = " (of those answered now)" if taken_over else ""  # a table does not tell it of the others
         tell(border_warning(other_polarity, classifier.card.border, invert, of_these))

@@ -24,6 +24,7 @@ from kerascls.errors import Busy, DataError, KerasclsError, ModelError, OutputEr
 from kerascls.explain import heat_maps, overlay
 from kerascls.formats import Upload, encode_png
 from kerascls.load import Classifier, Prediction, load
+from kerascls.status import doing
 
 try:
     import prometheus_client
@@ -80,7 +81,8 @@ def serve(
             warn(classifier.notice)
         folder = Path(model).resolve().name
         app = make_app(classifier, name, folder if folder.isdigit() else "1", limits)
-        warm_up(classifier, limits.max_batch)
+        with doing("warming up"):
+            warm_up(classifier, limits.max_batch)
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -93,7 +95,8 @@ def serve(
         )
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        _run(_Server(config, lambda: tell(f"{name} answers at {address}")), listener)
+        with doing(""):  # until it is told to stop
+            _run(_Server(config, lambda: tell(f"{name} answers at {address}")), listener)
 
 
 class _Server(uvicorn.Server):

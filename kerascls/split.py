@@ -17,6 +17,7 @@ from kerascls.errors import ConfigError, DataError, OutputError
 from kerascls.files import atomic, free_name, write_csv
 from kerascls.formats import read_bytes
 from kerascls.kinds import HEAD_BYTES, refusal
+from kerascls.status import doing
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
 
@@ -172,19 +173,22 @@ def split_folder(
         raise OutputError(f"{destination} exists already. Remove it, or choose another place.")
     if destination.resolve().is_relative_to(source.resolve()):
         raise OutputError(f"{destination} lies inside {source}. Choose a place outside of it.")
-    listing = list_folder(source, classes, lambda names: f"--classes {shlex.quote(','.join(names))}")
+    with doing(f"listing {source.name}"):
+        listing = list_folder(source, classes, lambda names: f"--classes {shlex.quote(','.join(names))}")
     if "all" not in listing.splits:
         raise DataError(f"Folder {source} is split already: it has {', '.join(listing.splits)}.")
     wanted = _find_classes(source, listing.class_names, classes)
     images: dict[str, list[str]] = {name: [] for name in wanted}
     skipped = list(listing.skipped)
-    for file, folder in listing.splits["all"]:
-        if folder in wanted:
-            reason = _not_an_image(source / file)
-            if reason is None:
-                images[folder].append(file)
-            else:
-                skipped.append((file, reason))
+    with doing(f"looking at {source.name}", len(listing.splits["all"]), "files") as progress:
+        for file, folder in listing.splits["all"]:
+            progress.step()
+            if folder in wanted:
+                reason = _not_an_image(source / file)
+                if reason is None:
+                    images[folder].append(file)
+                else:
+                    skipped.append((file, reason))
     counts = {wanted[folder]: _counts(len(files), train, validation) for folder, files in images.items()}
     few = [name for name, parts in counts.items() if parts["train"] < 1 or min(parts.values()) < 0]
     if few:
@@ -194,7 +198,8 @@ def split_folder(
             "or leave classes out with --classes."
         )
     rows = []
-    with atomic(destination) as temporary:
+    copied = sum(map(len, images.values()))
+    with atomic(destination) as temporary, doing(f"filling {destination.name}", copied) as progress:
         for folder, files in images.items():
             places = np.arange(len(files))
             if order == "random":  # each class by itself, so that leaving one out changes no other
@@ -202,6 +207,7 @@ def split_folder(
             taken = 0
             for split, count in counts[wanted[folder]].items():
                 for place in np.sort(places[taken : taken + count]):
+                    progress.step()
                     rows.append((split, wanted[folder], files[place]))
                     target = temporary / split / wanted[folder] / files[place].partition("/")[2]
                     target = free_name(target)  # a class may have two folders, whose names are one in NFC

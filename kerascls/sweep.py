@@ -23,6 +23,7 @@ from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.files import cannot_write, csv_line, write_csv
 from kerascls.fit import Fit
 from kerascls.split import folds_of, with_all_splits
+from kerascls.status import doing
 
 MOST_TRIALS = 10_000
 
@@ -126,7 +127,8 @@ def sweep(
     tables = [_tables(shared, settings) for settings in combinations]
     configs = [load_config(recipe, table) for table in tables]  # all faults are told before anything is trained
     seeds = seeds or [configs[0].train.seed]
-    if len(configs) * len(seeds) * max(1, folds) > MOST_TRIALS:
+    count = len(configs) * len(seeds) * max(1, folds)
+    if count > MOST_TRIALS:
         raise ConfigError(f"{len(configs)} combinations are too many: at most {MOST_TRIALS} trainings.")
     for config in configs:
         if not folds and config.data.validation in ("test", 0):
@@ -142,7 +144,7 @@ def sweep(
     trials: list[Trial] = []
     told: set[str] = set()
     columns = [*grid, "fold", "seed", "epoch", "val_accuracy", "val_loss", "seconds", "error"]
-    with _claimed(out, recipe, columns, trials) as out:
+    with _claimed(out, recipe, columns, trials) as out, doing("sweep", count, "trainings", stays=True) as progress:
         for settings, table in zip(combinations, tables, strict=True):
             same_data = json.dumps(table.get("data", {}), sort_keys=True, default=str)
             if same_data not in loaded:
@@ -166,6 +168,7 @@ def sweep(
                     return SweepResult(out, status, trials)
                 trials.append(_trial(fit, settings, fold, seed, time.perf_counter() - begin, error))
                 write_csv(out, columns, map(_row, trials))
+                progress.step()
                 if tell:
                     tell(trials[-1])
     return SweepResult(out, "complete", trials)

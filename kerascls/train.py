@@ -29,6 +29,7 @@ from kerascls.resume import Ended, advice, code_digest, interrupted, portable, t
 from kerascls.runs import CHECKPOINT, Run, now
 from kerascls.save import save_keras
 from kerascls.split import with_all_splits
+from kerascls.status import shown
 
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
 
@@ -139,7 +140,8 @@ def train(
         tables.setdefault("data", {})["name"] = os.fspath(data)
     wish = load_config(recipe, tables).devices
     prepare(wish)
-    config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
+    with shown("train", wanted=not quiet):
+        config, dataset = load_recipe_data(recipe, tables, data_dir, fallback)
     placement = placement_for(wish)
     if profile and placement.strategy_name != "default":
         raise ConfigError(f"--profile times one device without sharing. Received: devices.devices = {wish.devices}.")
@@ -152,14 +154,15 @@ def train(
     command = command or f"kerascls.train({config.recipe!r})"
     training = _Training(config, dataset, placement, quiet, log_steps)
     training.begin_run(out, name, command, profile)
-    with training.run.locked():
+    with training.run.locked(), shown("train", wanted=not quiet):
         return training.run_all()
 
 
 def _go_on(ended: Ended, quiet: bool, log_steps: int) -> TrainResult:
     training = _Training(ended.config, ended.dataset, ended.placement, quiet, log_steps)
     training.go_on(ended)
-    return training.run_all()
+    with shown("train", wanted=not quiet):
+        return training.run_all()
 
 
 class _Training(Fit):

@@ -7,7 +7,7 @@ from conftest import tiny_backbone
 
 from kerascls.catalog import model_files
 from kerascls.errors import ModelError
-from kerascls.models import build_model, copy_for_training
+from kerascls.models import build_model, check_model, copy_for_training
 
 # Image shape, and (total, trainable) parameters on it and 10 classes; a model that is not here fails.
 PARAMETERS = {
@@ -184,3 +184,18 @@ def test_an_operation_at_the_end_cannot_be_kept_in_float32():
     model = keras.Model(inputs, keras.ops.softmax(keras.layers.Dense(3)(keras.layers.Flatten()(inputs))))
     with pytest.raises(ModelError, match="must end in a layer, as keras.layers.Softmax"):
         copy_for_training(model, "bfloat16", synchronized=False)
+
+
+def test_a_subclassed_model_is_refused_since_its_file_needs_its_code():
+    class Subclass(keras.Model):
+        input_shape, output_shape = (None, 8, 8, 1), (None, 2)
+
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2, activation="softmax")
+
+        def call(self, images):
+            return self.dense(keras.ops.reshape(images, (-1, 64)))
+
+    with pytest.raises(ModelError, match="must be functional or Sequential with an Input, not a subclass"):
+        check_model("./mine.py", Subclass(), (8, 8, 1), 2)

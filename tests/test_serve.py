@@ -488,6 +488,8 @@ def browser(tmp_path, monkeypatch):
     if not CHROMIUM:
         pytest.skip("no Chromium is installed: apt-get install chromium chromium-driver")
     webdriver = pytest.importorskip("selenium.webdriver")
+    exceptions = pytest.importorskip("selenium.common.exceptions")
+    monkeypatch.setenv("SE_OFFLINE", "true")  # Selenium downloads no driver where none is installed
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)  # the driver is on this machine
     options = webdriver.ChromeOptions()
@@ -500,7 +502,11 @@ def browser(tmp_path, monkeypatch):
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver_path = shutil.which("chromedriver")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path) if driver_path else None)
+    try:
+        driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path) if driver_path else None)
+    except exceptions.WebDriverException as error:  # no driver, or one of another version
+        reason = str(error.msg).strip().splitlines()[0].split(";")[0]
+        pytest.skip(f"{CHROMIUM} cannot be driven: {reason}. Install chromium-driver of its version.")
     yield driver
     driver.quit()
 

@@ -26,6 +26,7 @@ from kerascls.catalog import dataset_files
 from kerascls.config import Config, Data, load_config
 from kerascls.errors import DataError, DataMissing, KerasclsError, printable
 from kerascls.runs import fallback_notice
+from kerascls.status import doing
 
 if TYPE_CHECKING:
     from kerascls.datasets._folder import FileImages
@@ -192,11 +193,13 @@ def load_dataset(
     if name.startswith("tfds:"):
         from kerascls.datasets._tfds import load_tfds
 
-        return load_tfds(name.removeprefix("tfds:"), root, download, image_shape, background, resize)
+        with doing(f"reading {name}"):
+            return load_tfds(name.removeprefix("tfds:"), root, download, image_shape, background, resize)
     if name.endswith(".npz"):
         from kerascls.datasets._npz import load_npz
 
-        return load_npz(Path(name), image_shape, resize)
+        with doing(f"reading {Path(name).name}"):
+            return load_npz(Path(name), image_shape, resize)
     if is_folder(name):
         from kerascls.datasets._folder import load_folder
 
@@ -214,7 +217,8 @@ def load_dataset(
         "resize": resize,
     }
     try:
-        dataset = load(**{key: offered[key] for key in inspect.signature(load).parameters if key in offered})
+        with doing(f"reading {name}"):
+            dataset = load(**{key: offered[key] for key in inspect.signature(load).parameters if key in offered})
     except KerasclsError:
         raise
     except (Exception, SystemExit) as error:

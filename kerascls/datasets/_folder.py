@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from kerascls import devices
 from kerascls.datasets import Dataset, Split, natural_key, nfc
 from kerascls.datasets._layout import MOST_NAMED, list_folder
 from kerascls.errors import DataError, printable
 from kerascls.formats import checked_bytes, image_kind, looks_like_image, read_bytes
+from kerascls.status import doing
 
 _CHUNK = 256  # files between two looks at the results; bounds what waits in memory
 _BATCH = 32  # of them that one call into TensorFlow decodes
@@ -128,20 +128,20 @@ def load_folder(
             f"Folder {root} may have images of many sizes. Say which size to bring them to: "
             "--set 'data.image_shape=[64, 64, 3]'"
         )
-    listing = list_folder(root, classes)
+    with doing(f"listing {folder_name(root)}"):
+        listing = list_folder(root, classes)
     devices.start()
     count = sum(len(entries) for entries in listing.splits.values())
     kept = int(np.prod(image_shape)) * count <= cache_mb * 10**6
     ids = {name: i for i, name in enumerate(listing.class_names)}
     skipped, bad, without = [], [], []
     splits = {}
-    progress = tqdm(total=count, unit=" files", desc=f"reading {folder_name(root)}", delay=2, leave=False, disable=None)
-    with progress:
+    with doing(f"reading {folder_name(root)}", count) as progress:
         for split, entries in listing.splits.items():
             pixels = np.empty((len(entries) if kept else 0, *image_shape), np.uint8)
             files, labels, contents, checksums = [], [], [], []
             for (file, class_name), answer in _read_all(root, entries, image_shape, background, resize):
-                progress.update()
+                progress.step()
                 if isinstance(answer, DataError):
                     skipped.append((file, str(answer).removeprefix(f"{root / file}: ")))
                     if looks_like_image(root / file):

@@ -46,7 +46,7 @@ def check_model(name: str, model: Any, image_shape: tuple[int, int, int], num_cl
     """Raises ModelError unless `model` takes pixels, returns probabilities' shape, and can be loaded again later."""
     if not isinstance(model, keras.Model):
         raise ModelError(f"Model {name}: build() must return a keras.Model. Received: {type(model).__name__}")
-    if not isinstance(model, keras.Sequential) and not getattr(model, "_is_graph_network", True):
+    if not isinstance(model, keras.Sequential | keras.Function):
         raise ModelError(f"Model {name} must be functional or Sequential with an Input, not a subclass of keras.Model.")
     shapes = [getattr(model, key, None) for key in ("input_shape", "output_shape")]
     if shapes != [(None, *image_shape), (None, num_classes)]:
