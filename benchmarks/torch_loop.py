@@ -166,9 +166,7 @@ def run(
 
     def learn(batches) -> float:
         """One pass over `batches`; the seconds that it took."""
-        model.train()
-        if name == "avp":
-            model[0].eval()  # batch normalisation stays frozen with the rest
+        model.train()  # the frozen backbone's batch normalisation too, as in the article: it takes batch moments
         begin = time.perf_counter()
         for images, labels in batches:
             descent.zero_grad()

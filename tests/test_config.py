@@ -41,6 +41,13 @@ def test_every_recipe_that_we_ship_is_sound():
             assert (stand_in.data.name, stand_in.fallback_for) == (loaded.fallback.data, loaded.data.name)
 
 
+def test_every_recipe_of_a_pytorch_article_begins_as_pytorch_does():
+    for name in ("mnist_pytorch", "cifar_cnn", "cifar_lenet", "cifar_cnn_bn", "caltech10_resnet50"):
+        loaded = config.load_config(f"articles/{name}")
+        assert loaded.model.options["initializer"] == "pytorch", name
+        assert loaded.train.optimizer == "sgd" or loaded.train.epsilon == 1e-8, name
+
+
 def test_overrides_win_over_the_fallback_and_the_fallback_over_the_recipe(mine):
     name = mine(
         RECIPE.replace('"digits"', '"mnist"') + 'batch_size = 64\n[fallback]\ndata = "digits"\nepochs = 9\n'

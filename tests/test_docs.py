@@ -94,6 +94,7 @@ def test_recipe_headers_say_what_was_measured():
         seeds = re.search(r"seeds 0, 1, 2|seed 0", header)
         measured = re.search(r"(test|validation) accuracy 0\.\d{4}", header) and seeds
         assert measured or "# Not measured: " in header, path
+        assert path.parent.name != "articles" or "# Where it differs: " in header, path
 
 
 def test_nothing_names_this_machine_or_its_tools():

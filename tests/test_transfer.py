@@ -57,6 +57,17 @@ def test_resnet50_with_its_head_has_the_articles_parameters(recipe, total, train
     assert [layer["parameters"] for layer in found["layers"] if layer["name"] == "backbone"] == [23_587_712]
 
 
+def test_a_head_begins_by_kerass_rule_or_by_pytorchs(tiny):
+    options = {"backbone": "tiny.keras", "pixel_range": [-1, 1], "dense": 4}
+    for name, width in (("dense", 8), ("classes", 4)):  # inputs of each
+        kernel, bias = (
+            build_model("transfer", (12, 12, 3), 3, initializer="pytorch", **options).get_layer(name).get_weights()
+        )
+        for values in (kernel, bias):
+            assert 0 < np.abs(values).max() <= width**-0.5
+        assert not build_model("transfer", (12, 12, 3), 3, **options).get_layer(name).get_weights()[1].any()
+
+
 # Preprocessing
 
 

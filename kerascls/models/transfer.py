@@ -18,10 +18,21 @@ from kerascls.datasets._tfds import network_reachable
 from kerascls.errors import KerasclsError, ModelError, WeightsMissing
 from kerascls.files import alone, atomic
 from kerascls.models._files import read_model
+from kerascls.models._layers import initializers
 from kerascls.scan.containers import check_weights
 
 
-def build(image_shape, num_classes, *, backbone="ResNet50", weights="imagenet", pixel_range=(), dense=0, dropout=0.0):
+def build(
+    image_shape,
+    num_classes,
+    *,
+    backbone="ResNet50",
+    weights="imagenet",
+    pixel_range=(),
+    dense=0,
+    dropout=0.0,
+    initializer="keras",
+):
     """Preprocessing, backbone, global average pooling, Dense relu, Dropout, Dense softmax; gray is repeated to RGB.
 
     The backbone is one nested layer of that name, not trainable, called with training=False. What stands before it
@@ -36,6 +47,7 @@ def build(image_shape, num_classes, *, backbone="ResNet50", weights="imagenet", 
         pixel_range: (low, high) that a .keras file takes pixels in. A name of keras.applications has its own.
         dense: units of the hidden layer; 0 for none.
         dropout: share of the features dropped before the last layer in training.
+        initializer: of the head, "keras" (Glorot uniform, zero bias) or "pytorch" (uniform +-1/sqrt(fan_in), bias too).
 
     Raises:
         WeightsMissing: ImageNet weights that are not here and cannot be downloaded.
@@ -58,10 +70,12 @@ def build(image_shape, num_classes, *, backbone="ResNet50", weights="imagenet", 
     if len(x.shape) == 4:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if dense:
-        x = keras.layers.Dense(dense, activation="relu", name="dense")(x)
+        start = initializers(initializer, x.shape[-1])
+        x = keras.layers.Dense(dense, activation="relu", name="dense", **start)(x)
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
-    outputs = keras.layers.Dense(num_classes, activation="softmax", name="classes")(x)
+    start = initializers(initializer, x.shape[-1])
+    outputs = keras.layers.Dense(num_classes, activation="softmax", name="classes", **start)(x)
     return keras.Model(inputs, outputs, name="transfer")
 
 
