@@ -148,6 +148,7 @@ class SaveState(keras.callbacks.Callback):
         self.run, self.steps, self.every, self.progress = run, steps, every, progress
         self.remembering = [callback for callback in others if hasattr(callback, "memory")]
         self.average = average
+        self.written: Place | None = None  # what the last checkpoint is of
         self.cost = 0.0  # seconds that the last one took
         self.saved = time.perf_counter()  # when it was
 
@@ -155,6 +156,7 @@ class SaveState(keras.callbacks.Callback):
         """A phase begins, or goes on from `state`; `last` epochs are done when it ends."""
         self.set_model(model)
         self.place, self.last, self.state, self.measured = place, last, state, None
+        self.written = state.place if state else self.written
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self.state is not None:
@@ -203,7 +205,7 @@ class SaveState(keras.callbacks.Callback):
         }
         told = {type(callback).__name__: callback.remember() for callback in self.remembering}
         checkpoint.write(self.run, State(self.place, told, self.progress(), arrays))
-        self.saved = time.perf_counter()
+        self.written, self.saved = self.place, time.perf_counter()
         self.cost = self.saved - begin
 
     def metric_variables(self) -> list[Any]:
@@ -220,7 +222,16 @@ def _tensors(variables: Sequence[Any]) -> list[Any]:
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras' own, with a memory for checkpoints."""
+    """Keras' own, with a memory for checkpoints; with `lines`, it says on stderr that it has stopped the training."""
+
+    def __init__(self, patience: int, lines: bool):
+        super().__init__("val_loss", mode="min", patience=patience)
+        self.lines = lines
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self.stopped_epoch and self.lines:
+            epochs = f"{self.patience} epoch{'s' if self.patience > 1 else ''}"
+            print(f"stopped: no better validation loss for {epochs}", file=sys.stderr, flush=True)
 
     memory: ClassVar = {"wait": int, "best": (float, None), "best_epoch": int, "stopped_epoch": int}
 

@@ -57,6 +57,11 @@ class Place:
     def __str__(self) -> str:
         return f"epoch {self.epoch}" + (f" and {self.step} steps" if self.step else "")
 
+    @property
+    def where(self) -> str:
+        """For people, who count epochs from 1."""
+        return f"in epoch {self.epoch + 1}, step {self.step}" if self.step else f"after epoch {self.epoch}"
+
 
 @dataclasses.dataclass(frozen=True)
 class State:

@@ -202,8 +202,10 @@ def _told(result: Any) -> dict[str, Any]:
 
 def _tell_result(result: Any, quiet: bool) -> None:
     if result.status == "interrupted":
-        kept = "The best epoch so far is kept" if result.kept_epoch else "No epoch had ended, none is kept"
-        click.echo(f"Interrupted. {kept} in {result.path}.", err=True)
+        kept = f"Epoch {result.kept_epoch} is kept" + (" and scored" if result.scores else ", not yet scored")
+        kept = kept if result.kept_epoch else "Nothing scored yet"
+        resume = f"`kerascls train --resume {shlex.quote(str(result.path))}` continues from there"
+        click.echo(f"Interrupted {result.interrupted}. {kept}; {resume}.", err=True)
     split, scores = "test" if result.test else "validation", result.scores
     if quiet or scores is None:
         return

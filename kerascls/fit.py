@@ -385,7 +385,7 @@ class Fit:
         if train.save_epochs and folder:
             callbacks.append(SaveEpochs(folder / "epochs", self.save))
         if train.early_stopping_patience:
-            callbacks.append(EarlyStopping("val_loss", mode="min", patience=train.early_stopping_patience))
+            callbacks.append(EarlyStopping(train.early_stopping_patience, lines=not self.quiet))
         images = len(self.splits["train"])
         callbacks.append(
             Progress(

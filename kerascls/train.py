@@ -45,6 +45,7 @@ class TrainResult:
         kept_epoch: the epoch that is saved, from 1; None if no epoch was finished.
         notice: the announcement of a fallback, or None.
         validation: scores of the validation split, likewise.
+        interrupted: where, as "in epoch 1, step 40": the checkpoint that `resume` goes on from; None if it was not.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class TrainResult:
     kept_epoch: int | None = None
     notice: str | None = None
     validation: dict[str, Any] | None = None
+    interrupted: str | None = None
 
     @property
     def scores(self) -> dict[str, Any] | None:
@@ -281,7 +283,13 @@ class _Training(Fit):
             self.manifest["kept_epoch"],
             self.run.notice,
             scored.get("validation"),
+            self.checkpointed() if status == "interrupted" else None,
         )
+
+    def checkpointed(self) -> str:
+        """Where the last checkpoint is, for people."""
+        place = self.saver.written if self.saver else self.state and self.state.place
+        return place.where if place else "before the first checkpoint"
 
     def tell_data(self) -> None:
         """On stderr: what is trained on, what was held out of it, and what was left out."""

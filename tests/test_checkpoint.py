@@ -22,6 +22,7 @@ from kerascls.callbacks import SaveState
 from kerascls.cli import run as kerascls_command
 from kerascls.errors import ConfigError, OutputError, RunError
 from kerascls.runs import Run
+from kerascls.status import doing
 from tests import endure
 
 SMALL = {"train": {"epochs": 4, "batch_size": 64, "learning_rate": 0.01, "optimizer": "adam", "warmup_epochs": 0}}
@@ -106,11 +107,20 @@ def test_ctrl_c_saves_within_an_epoch_and_the_run_goes_on(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SaveState, "on_train_batch_end", interrupt)
         patch.setattr("kerascls.fit.steps_per_execution", lambda *_: 2)
-        assert kerascls.train("recipe.toml", out="parts").status == "interrupted"
+        assert kerascls_command(["train", "recipe.toml", "--out", "parts"]) == 130
     place = checkpoint.read(Path("parts")).place
     assert (place.epoch, place.step) == (0, 6)
-    assert "Finishing the step and saving" in capsys.readouterr().err
-    resumed = kerascls.train(resume="parts")
+    err = capsys.readouterr().err
+    assert "Finishing the step and saving" in err
+    resume = "`kerascls train --resume parts` continues from there."
+    assert f"Interrupted in epoch 1, step 6. Nothing scored yet; {resume}" in err
+    with pytest.MonkeyPatch.context() as patch:
+        told = []
+        patch.setattr("kerascls.callbacks.doing", lambda *what, **more: told.append((*what, more)) or doing(*what))
+        resumed = kerascls.train(resume="parts")
+    images = Run.open("parts").manifest["data"]["examples"]["train"]
+    assert told[0] == ("epoch 1/2", images, {"done": 6 * 48, "ahead": images})
+    assert told[-2] == ("epoch 2/2", images, {"done": 0, "ahead": 0})
     assert resumed.status == "complete" and resumed.test == whole.test
     assert endure.facts(Path("parts")) == endure.facts(Path("whole"))
     assert not Path("parts/checkpoint").exists()

@@ -179,11 +179,12 @@ def test_last_and_best_epochs_are_kept_as_asked(tmp_path):
     assert manifest["kept_epoch"] == 1 + losses.index(min(losses))
 
 
-def test_early_stopping_stops_early():
+def test_early_stopping_stops_early_and_says_so(capsys):
     small_npz("data.npz", count=30)
     overrides = {"train": {**FAST["train"], "learning_rate": 0.5, "early_stopping_patience": 2}}
-    kerascls.train("mnist_cnn", data="data.npz", epochs=40, out="run", overrides=overrides)
+    kerascls.train("mnist_cnn", data="data.npz", epochs=40, out="run", overrides=overrides, quiet=False)
     manifest = Run.open("run").manifest
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped: no better validation loss for 2 epochs"
     assert len(manifest["seconds"]["epochs"]) == manifest["best_epoch"] + 2 < 40
 
 
@@ -374,8 +375,9 @@ def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
-    assert "Interrupted. The best epoch so far is kept in run." in err
     manifest = Run.open(tmp_path / "run").manifest
+    kept = f"Epoch {manifest['kept_epoch']} is kept and scored; `kerascls train --resume run` continues from there."
+    assert re.search(rf"Interrupted (in epoch \d+, step \d+|after epoch \d+)\. {re.escape(kept)}", err)
     assert manifest["status"] == "interrupted" and manifest["kept_epoch"] >= 1
     assert kerascls.evaluate("run").accuracy == Run.open("run").metrics["splits"]["test"]["accuracy"]
 
