@@ -327,7 +327,8 @@ def sweep(
 def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_json: bool) -> None:
     """Score RUN: loss, accuracy, and precision, recall and F1 of every class.
 
-    Draws learning curves, confusion matrix and the most wrong images into the run's folder.
+    Draws learning curves, confusion matrix and the most wrong images into the run's folder. Images of other data that
+    RUN was trained or validated on are left out of its scores, and counted.
 
     \b
     kerascls evaluate saved_models/mnist_cnn
@@ -335,15 +336,15 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
     """
     from kerascls.datasets import skipped_lines
     from kerascls.evaluate import evaluate as evaluate_run
-    from kerascls.evaluate import table
+    from kerascls.evaluate import seen_lines, table
 
     evaluation = evaluate_run(run, data, split, data_dir)
-    _announce(evaluation.notice)
-    _announce(evaluation.not_drawn)
-    for line in skipped_lines(evaluation.skipped):
-        click.echo(line, err=True)
+    for line in (evaluation.notice, evaluation.not_drawn, evaluation.note):
+        _announce(line)
+    for line in [*skipped_lines(evaluation.skipped), *seen_lines(evaluation)]:
+        click.echo(_printable(line), err=True)
     if as_json:
-        click.echo(json.dumps(evaluation.scores, ensure_ascii=False))
+        click.echo(json.dumps(evaluation.as_json(), ensure_ascii=False))
         return
     click.echo(table(evaluation))
     click.echo()

@@ -2,15 +2,17 @@
 
 import csv
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kerascls import devices, metrics
+from kerascls.contents import SEEN, of_pixels, seen_by
 from kerascls.datasets import Dataset, Split, load_dataset, positions, rename
-from kerascls.errors import DataError, OutputError, RunError
-from kerascls.files import write_json
+from kerascls.errors import DataError, OutputError, RunError, printable
+from kerascls.files import write_csv, write_json
 from kerascls.load import Classifier, load
 from kerascls.runs import Run
 from kerascls.split import with_all_splits
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_CLASSES = 20  # more fill a screen
+SEEN_CSV = "seen.csv"  # beside the scores of other data: which images are left out
 VALIDATION = ("val_loss", "val_accuracy")  # columns of history.csv that may be empty
 
 
@@ -26,8 +29,16 @@ VALIDATION = ("val_loss", "val_accuracy")  # columns of history.csv that may be 
 class Evaluation:
     """Scores of one split, in the form of metrics.json.
 
-    `pictures` are the files drawn; `not_drawn` says why there are none though they were asked for, or is None.
-    `skipped` are the data set's files that were left out, each with the reason.
+    Attributes:
+        data, split: what was scored; "all" is a whole data set that has no splits.
+        pictures: the files drawn.
+        notice: the announcement of a fallback, or None.
+        not_drawn: why there are no pictures though they were asked for, or None.
+        skipped: the data set's files that cannot be read, each with the reason.
+        own: whether it is the data that the run was trained on.
+        seen: the images of other data that the run was trained or validated on, which are left out of the scores: a
+            file's path in its folder, or `no. 7`, its position. None where they are not known.
+        note: what else there is to know of them, or None.
     """
 
     data: str
@@ -37,6 +48,13 @@ class Evaluation:
     notice: str | None = None
     not_drawn: str | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    own: bool = True
+    seen: tuple[str, ...] | None = ()
+    note: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `kerascls evaluate --json` prints: the scores, and, of other data, how many images are left out."""
+        return self.scores if self.own else {**self.scores, "seen": None if self.seen is None else len(self.seen)}
 
     @property
     def accuracy(self) -> float:
@@ -48,37 +66,41 @@ class Evaluation:
 
 
 def evaluate(
-    run: str | Path, data: str | None = None, split: str = "test", data_dir: str | None = None, pictures: bool = True
+    run: str | Path,
+    data: str | os.PathLike | None = None,
+    split: str = "test",
+    data_dir: str | None = None,
+    pictures: bool = True,
 ) -> Evaluation:
     """Scores a run.
 
     Args:
         run: its folder.
         data: another data set (a name, a folder, tfds:NAME, FILE.npz); None for the run's own. Its classes are bound
-            to the run's by name; where it gives no names, by number. Of a folder without splits every image is
-            scored, unless the run was trained on it.
+            to the run's by name; where it gives no names, by number. Images that the run was trained or validated on
+            are left out. Where such data has no splits, all of it is scored.
         split: "train", "validation" or "test".
         data_dir: where TFDS keeps prepared data.
         pictures: whether to draw learning curves, confusion matrix and the most wrong images into the run's folder
             (for other data, into a folder of its own there).
 
     Raises:
-        RunError, DataError: the run, the data or the split is not there, or the data has a class that the run
-            does not know.
+        RunError, DataError: the run, the data or the split is not there, the data has a class that the run does not
+            know, or the run was trained or validated on all of it.
     """
     opened = Run.open(run)
     devices.start()
     from kerascls.pipeline import scoring_batch_size
 
     classifier = load(opened.path)
-    dataset, own = run_data(opened, classifier, data, data_dir)
-    if not own and "all" in dataset.splits:  # nothing of it was seen in training: every image is scored
-        dataset = dataclasses.replace(dataset, splits={split: dataset.splits["all"]})
-    elif "test" not in dataset.splits and split == "test":
-        dataset = with_all_splits(dataset, opened.config.data.validation, opened.config.data.test)
+    dataset, own = run_data(opened, classifier, data and os.fspath(data), data_dir)
+    whole = {"all"} if split != "test" else {"all", "train", "validation"}
+    if not own and len(dataset.splits) == 1 and whole & {*dataset.splits}:
+        dataset, split = dataclasses.replace(dataset, splits={"all": next(iter(dataset.splits.values()))}), "all"
     if split not in dataset.splits:
         raise DataError(f"{dataset.name} has no {split} split. It has: {', '.join(dataset.splits)}")
     chosen = dataset.splits[split]
+    chosen, seen, note = _unseen(opened, dataset.name, split, chosen, own)
     probabilities = classifier.probabilities(chosen.images, scoring_batch_size(classifier.image_shape))
     scores = metrics.score(chosen.labels, probabilities, list(classifier.class_names))
     drawn: tuple[Path, ...] = ()
@@ -89,11 +111,47 @@ def evaluate(
         try:
             if not own_place:
                 folder.mkdir(exist_ok=True)
-                write_json(folder / "metrics.json", {"data": dataset.name, "split": split, **scores})
+                told = Evaluation(dataset.name, split, scores, own=own, seen=seen).as_json()
+                write_json(folder / "metrics.json", {"data": dataset.name, "split": split, **told})
+                if not own:
+                    write_csv(folder / SEEN_CSV, ("image",), ([name] for name in seen or ()))
             drawn = draw(opened, folder, chosen, probabilities, scores, classifier)
         except (OutputError, RunError, OSError) as error:  # a run that others keep read-only can be scored all the same
             not_drawn = f"No pictures: {error}"
-    return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn, dataset.skipped)
+    return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn, dataset.skipped, own, seen, note)
+
+
+def _unseen(
+    run: Run, name: str, what: str, split: Split, own: bool
+) -> tuple[Split, tuple[str, ...] | None, str | None]:
+    """Of other data, what the run was neither trained nor validated on; `Evaluation`'s `seen` and `note`.
+
+    Files are compared by their bytes, images in arrays by their pixels; files with a run's arrays by their pixels too.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    known = seen_by(run)
+    if known is None or (known.kind == "files" and split.kind == "pixels"):
+        why = (
+            "it was trained on files, and these are arrays" if known else f"it is of an earlier version, without {SEEN}"
+        )
+        note = f"Whether {run.path.name} was trained on any of these images is not known: {why}."
+        return split, () if own else None, None if own else note
+    if own and what != "test":
+        return split, (), None
+    seen = known.has(split.contents if known.kind == split.kind else of_pixels(split.images))
+    if own:
+        count = np.count_nonzero(seen)
+        note = f"{count:,} of these {len(split):,} images are in train or validation too, which flatters the scores."
+        return split, (), note if count else None
+    if seen.all():
+        raise DataError(
+            f"{run.path.name} was trained or validated on all {len(split):,} images of {name}: nothing is left to "
+            "score. Give --data images that it has not seen."
+        )
+    names = tuple(split.path_of(i) for i in np.flatnonzero(seen))
+    return split.take(np.flatnonzero(~seen)) if names else split, names, None
 
 
 def run_data(
@@ -135,8 +193,12 @@ def run_data(
         own = True  # wherever it lies by now
     elif own:
         raise DataError(
-            f"{name} has changed since {run.path.name} was trained on it. Score the new data by naming "
-            f"it: --data {source}"
+            f"{name} has changed since {run.path.name} was trained on it, so its splits are not those of the training. "
+            + (
+                f"--data {source} scores what of it was not trained or validated on; or train on it as it is now."
+                if seen_by(run)
+                else "Bring it back as it was, or train on it as it is now."
+            )
         )
     return (with_all_splits(dataset, config.data.validation, config.data.test) if own else dataset), own
 
@@ -221,12 +283,31 @@ def accuracy_by_class(scores: "Mapping[str, Any]") -> str:
     )
 
 
+def _head(evaluation: Evaluation) -> str:
+    """`cats test: 40 images`, or `cats: 22 of 222 images, without 200 that the run was trained or validated on`."""
+    what = evaluation.data if evaluation.split == "all" else f"{evaluation.data} {evaluation.split}"
+    count = evaluation.scores["examples"]
+    if not evaluation.seen:
+        return f"{what}: {count:,} images"
+    seen = len(evaluation.seen)
+    return f"{what}: {count:,} of {count + seen:,} images, without {seen:,} that the run was trained or validated on"
+
+
+def seen_lines(evaluation: Evaluation) -> list[str]:
+    """The images that were left out since the run had seen them: the first three, and where all are listed."""
+    seen = evaluation.seen or ()
+    lines = [f"left out: {printable(name)}: the run was trained or validated on it" for name in seen[:3]]
+    where = {picture.parent for picture in evaluation.pictures}
+    listed = "".join(f", listed in {folder / SEEN_CSV}" for folder in where)
+    return [*lines, f"left out: {len(seen) - 3:,} more of the same reason{listed}"] if len(seen) > 3 else lines
+
+
 def table(evaluation: Evaluation) -> str:
     """The scores as `kerascls evaluate` prints them."""
     scores = evaluation.scores
     width = max(12, *(min(24, len(name)) for name in scores["per_class"]))
     lines = [
-        f"{evaluation.data} {evaluation.split}: {scores['examples']:,} images",
+        _head(evaluation),
         f"loss {scores['loss']:.4f}   accuracy {scores['accuracy']:.4f}   balanced accuracy "
         f"{scores['balanced_accuracy']:.4f}"
         + "".join(f"   top-{k} {value:.4f}" for k, value in scores["top_k"].items()),

@@ -13,7 +13,7 @@ import numpy as np
 from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split, nfc
 from kerascls.datasets._layout import SPLITS_FILE, list_folder
-from kerascls.errors import ConfigError, DataError, OutputError
+from kerascls.errors import ConfigError, DataError, OutputError, printable
 from kerascls.files import atomic, free_name, write_csv
 from kerascls.formats import read_bytes
 from kerascls.kinds import HEAD_BYTES, refusal
@@ -44,17 +44,23 @@ def hold_out(labels: np.ndarray, count: int, seed: int = SPLIT_SEED) -> np.ndarr
     more = np.argsort(shares - exact, kind="stable")[: count - shares.sum()]
     shares[more] += 1
     generator = np.random.Generator(np.random.PCG64(seed))
-    chosen = [
-        generator.permutation(np.flatnonzero(labels == cls))[:share] for cls, share in zip(classes, shares, strict=True)
-    ]
+    chosen = [generator.permutation(members)[:share] for members, share in zip(_members(labels), shares, strict=True)]
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+
+
+def _members(labels: np.ndarray) -> list[np.ndarray]:
+    """The positions of each class's examples, ascending, class after class."""
+    if not len(labels):
+        return []
+    by_class = np.argsort(labels, kind="stable")
+    return np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1)
 
 
 def with_all_splits(dataset: Dataset, validation: int | float | str, test: int | float = 0.1) -> Dataset:
     """The data set with the splits that training needs.
 
-    What is missing is held out of train; a folder without splits ("all") is divided. Where the images are files, it is
-    their content that decides: equal files go to the same split, and their names have no say.
+    What is missing is held out of train; a folder without splits ("all") is divided. Equal images go to the same split,
+    and the names of files have no say.
 
     Args:
         validation: for a data set without a validation split: a count, a fraction below 1 (of what there is before
@@ -88,34 +94,70 @@ def with_all_splits(dataset: Dataset, validation: int | float | str, test: int |
 
 
 def _divide(name: str, split: Split, count: int, what: str) -> tuple[Split, Split]:
-    """`split` without about `count` examples, and those: to the image, but that equal files stay together."""
+    """`split` without about `count` examples, and those: to the image, but that equal ones stay together."""
     labels, groups = _by_content(split)
-    if count >= len(split):
+    different = max(min(count, 1), round(count * len(labels) / len(split)))
+    if different >= len(labels):
+        equal = "" if len(labels) == len(split) else f", {len(labels)} of them different,"
         raise DataError(
-            f"{name}: {what} takes {count} of {len(split)} training images, which leaves none to train on. "
+            f"{name}: {what} takes {count} of {len(split)} training images{equal} which leaves none to train on. "
             f"Lower {what}."
         )
-    held = np.isin(groups, hold_out(labels, round(count * len(labels) / len(split))))
+    held = np.isin(groups, hold_out(labels, different))
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
 
 
 def _by_content(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The label of each different content, and which of them each example has. Images in memory are all different."""
-    if split.origin is None:
-        return split.labels, np.arange(len(split))
-    # In the order of the contents, so that names have no say.
-    _, firsts, groups = np.unique(np.array(split.origin.contents, "S32"), return_index=True, return_inverse=True)
+    """The label of each different content, and which of them each example has."""
+    _, firsts, groups = np.unique(split.contents, return_index=True, return_inverse=True)
+    if split.kind == "pixels":  # in the order in which they come; files in that of contents, so that names have no say
+        order = np.argsort(firsts)
+        firsts, groups = firsts[order], np.argsort(order)[groups]
     return split.labels[firsts], groups
 
 
 def folds_of(split: Split, folds: int, seed: int = SPLIT_SEED) -> np.ndarray:
-    """The fold of each example, int64 `(n,)` in [0, folds): each class dealt out evenly, equal files together."""
+    """The fold of each example, int64 `(n,)` in [0, folds): each class dealt out evenly, equal images together."""
     labels, groups = _by_content(split)
     generator = np.random.Generator(np.random.PCG64(seed))
-    by_class = np.concatenate([generator.permutation(np.flatnonzero(labels == cls)) for cls in np.unique(labels)])
+    by_class = np.concatenate([generator.permutation(members) for members in _members(labels)])
     fold = np.empty(len(labels), np.int64)
     fold[by_class] = np.arange(len(labels)) % folds
     return fold[groups]
+
+
+def equal_images(dataset: Dataset) -> list[str]:
+    """Lines on equal images where they mislead: those of other splits that are in train too, and those under two
+    labels; each with how many there are, and the first."""
+    splits = {"train": dataset.splits["train"], **dataset.splits}
+    if splits.get("validation") is splits.get("test"):  # data.validation = "test"
+        splits.pop("validation", None)
+    starts = np.cumsum([0, *map(len, splits.values())])
+    labels = np.concatenate([split.labels for split in splits.values()])
+    contents = np.concatenate([split.contents for split in splits.values()])
+    _, firsts, groups = np.unique(contents, return_index=True, return_inverse=True)
+    firsts = firsts[groups]  # the first that is equal to each, in train if any is there
+
+    def told(i: int) -> str:
+        name = list(splits)[np.searchsorted(starts, i, "right") - 1]
+        path = printable(splits[name].path_of(i - starts[list(splits).index(name)]))
+        return path if splits[name].kind == "files" else f"{path} of {name}"
+
+    lines = []
+    for name, start in zip(splits, starts, strict=False):
+        shared = start + np.flatnonzero(firsts[start : start + len(splits[name])] < starts[1])
+        if name != "train" and len(shared):
+            lines.append(
+                f"{len(shared):,} of {len(splits[name]):,} {name} images are in train too, which flatters the scores: "
+                f"{told(shared[0])} is {told(firsts[shared[0]])}, for one"
+            )
+    if len(other := np.flatnonzero(labels != labels[firsts])):
+        one, two = firsts[other[0]], other[0]
+        lines.append(
+            f"{len(other):,} images are under another label too: {told(one)} is {dataset.class_names[labels[one]]}, "
+            f"and {told(two)}, which is equal to it, {dataset.class_names[labels[two]]}"
+        )
+    return lines
 
 
 # Folders: `kerascls split`

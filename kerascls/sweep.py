@@ -102,7 +102,7 @@ def sweep(
         recipe: a recipe's name, or the path of a .toml file.
         grid: values to try by key, as `{"train.learning_rate": [1e-3, 3e-3]}`.
         folds: 0 validates on the validation split; k divides the train split into k parts, each class in its share and
-            equal files together, and validates on each in turn. With `features.views` all share the same features.
+            equal images together, and validates on each in turn. With `features.views` all share the same features.
         seeds: train every combination once a seed; defaults to the recipe's.
         data, epochs, devices, data_dir, fallback: as `kerascls.train` takes them.
         out: the table, FILE.csv, which must not exist. Defaults to the next free name under saved_models/.

@@ -17,6 +17,7 @@ import numpy as np
 from kerascls import metrics
 from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
+from kerascls.contents import Seen
 from kerascls.datasets import Dataset, Split, load_recipe_data, skipped_lines, spread
 from kerascls.devices import Placement, placement_for, prepare, versions
 from kerascls.errors import ConfigError, OutputError, RunError, TrainingFailed
@@ -28,7 +29,7 @@ from kerascls.load import Classifier, load
 from kerascls.resume import Ended, advice, code_digest, interrupted, portable, taken_up
 from kerascls.runs import CHECKPOINT, Run, now
 from kerascls.save import save_keras
-from kerascls.split import with_all_splits
+from kerascls.split import equal_images, with_all_splits
 from kerascls.status import shown
 
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
@@ -206,6 +207,7 @@ class _Training(Fit):
                 "source": published.source,
                 "fallback_for": config.fallback_for,
                 "fingerprint": published.fingerprint(),
+                "contents": self.splits["train"].kind,
                 "border": self.card.border,
                 "examples": {split: len(examples) for split, examples in self.splits.items()},
             },
@@ -219,6 +221,9 @@ class _Training(Fit):
                 write_csv(folder / "splits.csv", ("split", "class", "file"), self.files())
             if self.dataset.skipped:
                 write_csv(folder / "skipped.csv", ("file", "reason"), self.dataset.skipped)
+            chosen_by = ["train"] if config.data.validation == "test" else ["train", "validation"]
+            seen = [self.splits[name].contents for name in chosen_by if name in self.splits]
+            Seen.of(self.splits["train"].kind, *seen).write(folder)
             write_json(folder / "manifest.json", self.manifest)
 
         self.run = Run.create(out, name, fill)
@@ -306,7 +311,7 @@ class _Training(Fit):
             flush=True,
         )
         left_out = skipped_lines(self.dataset.skipped, f", listed in {self.run.path / 'skipped.csv'}")
-        for line in [*left_out, *self.notes()]:
+        for line in [*left_out, *equal_images(self.dataset), *self.notes()]:
             print(line, file=sys.stderr, flush=True)
 
     def notes(self) -> list[str]:

@@ -7,6 +7,7 @@ images, any TFDS name, a .npz file.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -24,6 +25,7 @@ import numpy as np
 
 from kerascls.catalog import dataset_files
 from kerascls.config import Config, Data, load_config
+from kerascls.contents import of_pixels
 from kerascls.errors import DataError, DataMissing, KerasclsError, printable
 from kerascls.runs import fallback_notice
 from kerascls.status import doing
@@ -65,11 +67,28 @@ class Split:
     def take(self, chosen: np.ndarray) -> "Split":
         origin = None if self.origin is None else self.origin.only(chosen)
         images = self.images[chosen] if isinstance(self.images, np.ndarray) else origin
-        return Split(images, self.labels[chosen], self.positions[chosen], origin)
+        taken = Split(images, self.labels[chosen], self.positions[chosen], origin)
+        if "contents" in self.__dict__:
+            taken.__dict__["contents"] = self.contents[chosen]  # is not computed again
+        return taken
+
+    @property
+    def kind(self) -> str:
+        """Of what `contents` are: "files" or "pixels"."""
+        return "pixels" if self.origin is None else "files"
+
+    @functools.cached_property
+    def contents(self) -> np.ndarray:
+        """SHA-256 of each example's file, or of its pixels where there are no files: S32 `(n,)`."""
+        return of_pixels(self.images) if self.origin is None else np.array(self.origin.contents, "S32")
+
+    def path_of(self, i: int) -> str:
+        """What lines call an example: its file's path in the data set, or its position in the split as published."""
+        return f"no. {self.positions[i]}" if self.origin is None else self.origin.names[i]
 
     def name_of(self, i: int) -> str:
-        """What pictures call an example: its file's name, or its position."""
-        return f"no. {self.positions[i]}" if self.origin is None else Path(self.origin.names[i]).name
+        """What pictures call it: the path's last part."""
+        return Path(self.path_of(i)).name
 
     def __len__(self) -> int:
         return len(self.labels)
