@@ -354,7 +354,7 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=str))
 @click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Names an image.")
 @click.option("--invert", is_flag=True, help="Turn black into white first, for dark ink on white paper.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -373,7 +373,7 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
 @trust_option
 def predict(
     model: Path,
-    files: Sequence[Path],
+    files: Sequence[str],
     top_k: int,
     invert: bool,
     as_json: bool,
@@ -385,7 +385,7 @@ def predict(
     data_dir: str | None,
     trust: bool,
 ) -> None:
-    """Name the images in FILES (files or folders) with MODEL.
+    """Name the images in FILES (files, folders, URLs, or - for stdin) with MODEL.
 
     MODEL is a run folder, a .keras, .h5 or .tflite file, or a SavedModel folder. An image that cannot be read costs no
     other; the command then exits 1 at its end. The same command goes on with a --csv table that was interrupted.
@@ -424,15 +424,15 @@ def predict(
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=str))
 @click.option("--class", "class_name", metavar="NAME", help="Explain this class in place of the most probable one.")
 @click.option("--invert", is_flag=True, help="Turn black into white first, for dark ink on white paper.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The pictures' folder.  [default: here]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def explain(
-    run: Path, files: Sequence[Path], class_name: str | None, invert: bool, out: Path | None, as_json: bool
+    run: Path, files: Sequence[str], class_name: str | None, invert: bool, out: Path | None, as_json: bool
 ) -> None:
-    """Draw where RUN sees its answer in each image of FILES (files or folders): a heat map over it.
+    """Draw where RUN sees its answer in each image of FILES (files, folders, URLs, -): a heat map over it.
 
     RUN is a run folder, or a .keras or .h5 file. Each image becomes NAME_explained.png. One that cannot be read costs
     no other; the command then exits 1 at its end.
@@ -444,20 +444,17 @@ def explain(
     from kerascls.explain import as_json as json_line
     from kerascls.explain import as_text
     from kerascls.explain import explain as explain_images
+    from kerascls.inputs import named_images
 
     def each(explanation: Any) -> None:
         line = json_line(explanation) if as_json else as_text(explanation)
         click.echo(_printable(line), err=explanation.error is not None and not as_json)
 
-    done = explain_images(
-        run,
-        files,
-        out,
-        class_name,
-        invert=invert,
-        each=each,
-        tell=lambda line: click.echo(_printable(line), err=True),
-    )
+    def tell(line: str) -> None:
+        click.echo(_printable(line), err=True)
+
+    images = named_images(files, tell)
+    done = explain_images(run, images, out or ".", class_name, invert=invert, each=each, tell=tell)
     if failed := sum(explanation.error is not None for explanation in done):
         raise KerasclsError(f"{failed} of {len(done)} images could not be read.")
 

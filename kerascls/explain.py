@@ -19,11 +19,12 @@ of ours.)
 """
 
 import dataclasses
+import io
 import itertools
 import json
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ import numpy as np
 
 from kerascls.catalog import nearest
 from kerascls.errors import DataError, ModelError, OutputError, printable
-from kerascls.load import Classifier, Prediction, load
-from kerascls.predict import border_warning, image_files
+from kerascls.inputs import given_images
+from kerascls.load import Classifier, Prediction, opened
+from kerascls.predict import border_warning
 from kerascls.status import doing
 from kerascls.table import BATCH_SIZE
 
@@ -65,11 +67,8 @@ def heat_maps(classifier: Classifier, images: np.ndarray, classes: Sequence[int]
     from kerascls.pipeline import scoring_batch_size
 
     compute, _ = _maps_of(classifier)
-    height, width, channels = classifier.image_shape
-    if images.shape[1:] != classifier.image_shape or images.dtype != np.uint8:
-        raise DataError(
-            f"Images must be uint8 (n, {height}, {width}, {channels}). Received: {images.dtype} {images.shape}"
-        )
+    height, width, _ = classifier.image_shape
+    images = classifier.pixels(images)
     ids = np.full(len(images), -1) if classes is None else np.asarray(classes)
     if classes is not None and len(images):  # an empty list has no whole numbers
         count = len(classifier.class_names)
@@ -333,7 +332,9 @@ class Explanation:
         label, probability: the model's answer.
         class_name, class_probability: what the map speaks for: the answer, if no other class was asked for.
         method: "CAM" or "Grad-CAM".
-        heat_map: the picture's path.
+        heat_map: the picture's path; None where none was written.
+        pixels, heat: what the model saw, uint8 `(height, width, channels)`, and its heat in [0, 1], float32 `(height,
+            width)`; None where a picture was written. `overlay(pixels, heat)` lays one over the other.
     """
 
     file: str
@@ -344,11 +345,31 @@ class Explanation:
     method: str | None = None
     heat_map: str | None = None
     error: str | None = None
+    pixels: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    heat: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def figure(self) -> Any:
+        """The picture, a Matplotlib figure: the image beside itself under its heat."""
+        from kerascls import plots
+
+        titles = [
+            f"{plots.shorten(self.label)} {self.probability:.1%}",
+            f"{self.method}: {plots.shorten(self.class_name)} {self.class_probability:.1%}",
+        ]
+        return plots.image_grid([self.pixels, overlay(self.pixels, self.heat)], titles, 2, side=SIDE)
+
+    def _repr_png_(self) -> bytes | None:
+        """In a notebook, the picture."""
+        if self.heat is None:
+            return None
+        drawn = io.BytesIO()
+        self.figure().savefig(drawn, format="png")
+        return drawn.getvalue()
 
 
 def explain(
-    run: str | os.PathLike,
-    files: Sequence[str | os.PathLike] | str | os.PathLike,
+    model: Classifier | str | os.PathLike,
+    images: Any,
     out: str | os.PathLike | None = None,
     class_name: str | None = None,
     *,
@@ -356,32 +377,35 @@ def explain(
     each: Callable[[Explanation], None] = lambda explanation: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Explanation]:
-    """Draws each image beside its heat map into a file `<name>_explained.png`.
+    """Explains each image: its answer, and the heat map of where in it the model saw that.
 
-    A second file of the same name gets `<name>-2_explained.png`, and so does one whose picture would replace an image
-    that is explained. An older picture is replaced.
+    With `out`, each becomes a picture there, `<name>_explained.png`. A second image of the same name gets
+    `<name>-2_explained.png`, and so does one whose picture would replace an image that is explained. An older picture
+    is replaced.
 
     Args:
-        run: a run folder, a .keras or .h5 file, or a folder of architecture and weights.
-        files: images and folders of images, see `predict.image_files`, or one.
-        out: the folder to write to, made if it is missing. Defaults to the current one.
+        model: a loaded classifier, or what `load` takes: a run folder, a .keras or .h5 file, or a folder of
+            architecture and weights.
+        images: what `Classifier.predict` takes.
+        out: a folder for pictures, made if it is missing. None writes none.
         class_name: the class to explain in place of each image's most probable one.
         invert: turn black into white first.
-        each: takes each explanation as soon as its picture is written.
+        each: takes each explanation as soon as it is there.
         tell: takes each line that is to be told beside them.
 
     Returns:
-        An `Explanation` a file, in order; one that does not decode has its `error` and costs no other.
+        An `Explanation` an image, in order; one that does not decode has its `error` and costs no other. In a notebook
+        each shows its picture.
 
     Raises:
         ModelError: the model keeps no Keras layers, has no feature map, or no class `class_name`.
-        DataError: a path does not exist, or a folder has no images.
+        DataError: what was given is no image, or a folder has no images.
         OutputError: `out` cannot be written.
     """
     from kerascls import plots
 
-    found = image_files([files] if isinstance(files, str | os.PathLike) else files, tell)
-    classifier = load(run)
+    found = list(given_images(images))
+    classifier = opened(model)
     with doing("looking for the last feature map"):
         how = method(classifier)
     ids = {name: i for i, name in enumerate(classifier.class_names)}
@@ -392,12 +416,13 @@ def explain(
         )
     if classifier.notice:
         tell(classifier.notice)
-    folder = Path(out or ".")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make folder {folder}: {error.strerror}.") from None
-    pictures = iter(_free_names(found, folder))
+    pictures: Iterator[Path | None] = itertools.repeat(None)
+    if out is not None:
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot make folder {out}: {error.strerror}.") from None
+        pictures = iter(_free_names([str(each) for each in found], Path(out)))
     done: list[Explanation] = []
     other_polarity = 0
     with doing("explaining", len(found)) as progress:
@@ -410,26 +435,28 @@ def explain(
             for prediction, pixels in batch:
                 picture = next(pictures)
                 if pixels is None:
-                    done.append(Explanation(prediction.file, error=prediction.error))
+                    explanation = Explanation(prediction.file, error=prediction.error)
                 else:
-                    heat = next(heats)
-                    done.append(_explanation(prediction, class_name or prediction.label, how, picture))
-                    plots.save(_drawn(done[-1], pixels, heat), picture)
+                    explanation = _explanation(prediction, class_name or prediction.label, how, pixels, next(heats))
                     other_polarity += prediction.other_polarity
-                    if not heat.any():
-                        tell(f"{prediction.file}: no place speaks for {done[-1].class_name}: its heat map is empty.")
-                each(done[-1])
+                    if not explanation.heat.any():
+                        tell(f"{prediction.file}: no place speaks for {explanation.class_name}: its heat map is empty.")
+                    if picture is not None:
+                        plots.save(explanation.figure(), picture)
+                        explanation = dataclasses.replace(explanation, heat_map=str(picture), pixels=None, heat=None)
+                done.append(explanation)
+                each(explanation)
                 progress.step()
     if other_polarity:
         tell(border_warning(other_polarity, classifier.card.border, invert))
     return done
 
 
-def _explanation(prediction: Prediction, class_name: str, how: str, picture: Path) -> Explanation:
-    probability = dict(prediction.top)[class_name]
-    return Explanation(
-        prediction.file, prediction.label, prediction.probability, class_name, probability, how, str(picture)
-    )
+def _explanation(
+    prediction: Prediction, class_name: str, how: str, pixels: np.ndarray, heat: np.ndarray
+) -> Explanation:
+    answer = (prediction.label, prediction.probability, class_name, dict(prediction.top)[class_name])
+    return Explanation(prediction.file, *answer, how, pixels=pixels, heat=heat)
 
 
 def _free_names(files: Sequence[str], folder: Path) -> list[Path]:
@@ -448,16 +475,6 @@ def _free_names(files: Sequence[str], folder: Path) -> list[Path]:
     return names
 
 
-def _drawn(explanation: Explanation, pixels: np.ndarray, heat: np.ndarray) -> Any:
-    from kerascls import plots
-
-    titles = [
-        f"{plots.shorten(explanation.label)} {explanation.probability:.1%}",
-        f"{explanation.method}: {plots.shorten(explanation.class_name)} {explanation.class_probability:.1%}",
-    ]
-    return plots.image_grid([pixels, overlay(pixels, heat)], titles, 2, side=SIDE)
-
-
 # Lines
 
 
@@ -466,9 +483,16 @@ def as_json(explanation: Explanation) -> str:
     "error"}."""
     if explanation.error is not None:
         return json.dumps({"file": explanation.file, "error": explanation.error}, ensure_ascii=False)
-    told = dataclasses.asdict(explanation)
-    del told["error"]
-    return json.dumps({key.replace("class_name", "class"): value for key, value in told.items()}, ensure_ascii=False)
+    told = {
+        "file": explanation.file,
+        "label": explanation.label,
+        "probability": explanation.probability,
+        "class": explanation.class_name,
+        "class_probability": explanation.class_probability,
+        "method": explanation.method,
+        "heat_map": explanation.heat_map,
+    }
+    return json.dumps(told, ensure_ascii=False)
 
 
 def as_text(explanation: Explanation) -> str:

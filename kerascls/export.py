@@ -188,7 +188,7 @@ class Exporter:
 
     def read(self, folder: str | Path, most: int | None = None) -> Questions:
         """Images of a folder, evenly chosen where there are more than `most`; a subfolder names their class."""
-        from kerascls.predict import image_files
+        from kerascls.inputs import image_files
 
         files = [Path(file) for file in image_files([folder])]
         files = [files[i] for i in spread(len(files), most or len(files))]
@@ -200,7 +200,7 @@ class Exporter:
 
     def check_named(self) -> None:
         """Raises DataError if images or data that were named cannot be had."""
-        from kerascls.predict import image_files
+        from kerascls.inputs import image_files
 
         self.questions()
         if self.calibration is not None:

@@ -4,8 +4,9 @@ import dataclasses
 import io
 import os
 import stat
-import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,22 @@ class Upload:
         return self.name
 
 
-def read_encoded(path: str | Path | Upload) -> bytes:
-    """A file's or upload's bytes, ready for `decode`: a TIFF comes as the PNG that Pillow makes, all else as it is.
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """An image that stands where a path would: `read` gives its encoded bytes, or raises DataError.
+
+    Its `str` is the name that errors have.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read_encoded(path: str | Path | Upload | Held) -> bytes:
+    """Encoded bytes, ready for `decode`: a TIFF comes as the PNG that Pillow makes, all else as it is.
 
     Raises:
         DataError: the file cannot be read, is empty, or is not an image.
@@ -44,16 +59,19 @@ def read_encoded(path: str | Path | Upload) -> bytes:
     """
     if isinstance(path, Upload):
         return checked_bytes(path.name, path.encoded, path.max_pixels)
-    return checked_bytes(path, read_bytes(path))
+    return checked_bytes(path, path.read() if isinstance(path, Held) else read_bytes(path))
 
 
 def read_bytes(path: str | Path, most: int | None = None) -> bytes:
     """A file's bytes as they are, the first `most` of them if given.
 
     Raises:
-        DataError: it cannot be read, or is no file: a pipe would never end, and a device is not asked.
+        DataError: it cannot be read, or is no file: a pipe would never end, and a device is not asked. A whole number
+            is no path either: Python would take it for an open file's and close that.
         TooLarge: it has more than MAX_BYTES and looks like an image.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise DataError(f"A path is text or a Path. Received: {type(path).__name__} {path!r:.60}")
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DataError(f"{path}: is not a file, but a folder, a pipe, a socket or a device.")
@@ -66,6 +84,8 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes:
             return head + file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+    except ValueError:  # a byte of 0
+        raise DataError(f"{path}: is not a path: it has a character of code 0.") from None
 
 
 def looks_like_image(path: str | Path) -> bool:
@@ -95,7 +115,6 @@ def _through_pillow(path: str | Path, encoded: bytes, kind: str, max_pixels: int
     from PIL import Image
 
     most = min(max_pixels or MAX_PIXELS, MAX_PIXELS)
-    warnings.filterwarnings("ignore", module="PIL")  # of bombs, where our own limit decides, and of damaged EXIF
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             size = f"{image.width} x {image.height} pixels"
@@ -111,9 +130,7 @@ def _through_pillow(path: str | Path, encoded: bytes, kind: str, max_pixels: int
             if kind != "tiff":
                 return encoded
             image.load()  # turned as its orientation says
-            written = io.BytesIO()
-            to_8_bits(image, encoded).save(written, "PNG", compress_level=0)
-            return written.getvalue()
+            return as_png(to_8_bits(image, encoded))
     except TooLarge:
         raise
     except DataError as error:
@@ -125,6 +142,21 @@ def _through_pillow(path: str | Path, encoded: bytes, kind: str, max_pixels: int
             reason = "its header cannot be read" if isinstance(error, Image.UnidentifiedImageError) else error
             raise DataError(f"{path}: does not decode as {kind}: {reason}.") from None
         return encoded  # Pillow reads no header that TensorFlow could not: `decode` has the last word
+
+
+def as_png(image: Any) -> bytes:
+    """A PIL image as PNG, of its own mode where PNG has it; of an animation, the picture that it stands at.
+
+    Raises:
+        DataError: its mode does not say which value is white.
+    """
+    if image.mode in ("I", "F"):
+        raise DataError(f"its mode {image.mode} does not say which value is white: make it 'L' or 'RGB'")
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        image = image.convert("RGB")
+    written = io.BytesIO()
+    image.save(written, "PNG", compress_level=0)
+    return written.getvalue()
 
 
 def _gif_pixels(encoded: bytes) -> int:

@@ -9,7 +9,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 from kerascls import devices
 from kerascls.card import Card, border_sides
 from kerascls.errors import DataError, ModelError
-from kerascls.formats import Upload
+from kerascls.formats import Held, Upload
+from kerascls.inputs import given_images
 from kerascls.runs import Run, all_notices, is_run
 from kerascls.runtimes import runtime_of, utf8
 from kerascls.scan.containers import ARCHITECTURE, check_regular
@@ -103,11 +104,7 @@ class Classifier:
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
-        if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
-            raise DataError(
-                f"Images must be uint8 (n, {', '.join(map(str, self.image_shape))}). "
-                f"Received: {images.dtype} {images.shape}"
-            )
+        images = self.pixels(images)
         out = np.empty((len(images), len(self.class_names)), np.float32)
         with doing("answering", len(images)) as progress:
             for at in range(0, len(images), batch_size):
@@ -128,41 +125,49 @@ class Classifier:
             raise ModelError(f"The model, {self.kind}, must answer {expected}. Received: {rows.shape}")
         return rows
 
-    def predict(
-        self,
-        files: Sequence[str | os.PathLike] | str | os.PathLike,
-        top_k: int = 5,
-        invert: bool = False,
-        batch_size: int = 32,
-    ) -> list[Prediction]:
-        """Names and probabilities of image files, in the order given.
+    def predict(self, images: Any, top_k: int = 5, invert: bool = False, batch_size: int = 32) -> list[Prediction]:
+        """Names and probabilities of images, in the order given.
+
+            classifier.predict("three.png")
+            classifier.predict("my_photos/")  # all images below it
+            classifier.predict([Path("a.jpg"), "https://example.org/b.png"])
+            classifier.predict(request.data)  # bytes of an image file, or a file object that gives them
+            classifier.predict(PIL.Image.open("a.jpg").crop((0, 0, 100, 100)))
+            classifier.predict(frames)  # uint8 (n, height, width, 3), or one (height, width, 3)
+
+        All of them come to the model by the road of files: turned as EXIF says, transparency over the card's
+        background, resized by its rule. Arrays are RGB (OpenCV's are BGR: `frame[..., ::-1]`), gray or RGBA. A PIL
+        image answers as its file would. URLs are fetched within 30 seconds and 100 MB.
 
         Args:
-            files: paths of PNG, JPEG, BMP, GIF, WebP or TIFF images, or one path.
+            images: paths, folders, URLs, bytes, file objects, PIL images, uint8 arrays or tensors (height, width), or
+                (height, width, 1, 3 or 4); an iterable of these, or an array of a batch.
             top_k: how many names an image, at most the number of classes.
             invert: turn black into white first, for dark ink on white paper where the training data is the reverse.
 
         Returns:
-            A `Prediction` a file; one that does not decode has its `error` and costs no other.
+            A `Prediction` an image; one that does not decode has its `error` and costs no other.
+
+        Raises:
+            DataError: something else was given, which is told before anything is opened; or a folder has no images.
         """
-        files = [files] if isinstance(files, str | os.PathLike) else list(files)
-        return [prediction for prediction, _ in self.stream(files, top_k, invert, batch_size)]
+        return [prediction for prediction, _ in self.stream(images, top_k, invert, batch_size)]
 
     def stream(
-        self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False, batch_size: int = 32
+        self, images: Any, top_k: int = 5, invert: bool = False, batch_size: int = 32
     ) -> Iterator[tuple[Prediction, np.ndarray | None]]:
         """`predict`, some batches in memory at a time; beside each Prediction the uint8 pixels that the model saw."""
-        for batch in self.batches(files, top_k, invert, batch_size):
+        for batch in self.batches(images, top_k, invert, batch_size):
             yield from batch
 
     def batches(
-        self, files: Iterable[str | os.PathLike], top_k: int = 5, invert: bool = False, batch_size: int = 32
+        self, images: Any, top_k: int = 5, invert: bool = False, batch_size: int = 32
     ) -> Iterator[list[tuple[Prediction, np.ndarray | None]]]:
-        """`stream`, a batch of files at a time. All cores decode ahead of the model, by a bounded number of batches."""
+        """`stream`, a batch at a time. All cores decode ahead of the model, by a bounded number of batches."""
         cores = os.cpu_count() or 1
         share = max(_LEAST_SHARE, -(-batch_size // cores))  # of a batch, to a core
         ahead = max(2, -(-2 * cores * share // batch_size))  # batches that wait, decoded, under way or yet to be
-        rest = iter(files)
+        rest = given_images(images)
         waiting: collections.deque = collections.deque()
         pool = concurrent.futures.ThreadPoolExecutor(cores)
         try:
@@ -177,7 +182,9 @@ class Classifier:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def read(self, files: Sequence[str | os.PathLike | Upload], invert: bool = False) -> list[np.ndarray | DataError]:
+    def read(
+        self, files: Sequence[str | os.PathLike | Upload | Held], invert: bool = False
+    ) -> list[np.ndarray | DataError]:
         """Of each file or upload, in order, the pixels that the model sees, uint8 `image_shape`, or what is wrong."""
         if self._runtime is not None:
             from kerascls.pixels import read_batch
@@ -186,9 +193,31 @@ class Classifier:
         read = read_batch(files, self.image_shape, self.card.background, self.card.resize)
         return [255 - item if invert and isinstance(item, np.ndarray) else item for item in read]
 
+    def pixels(self, images: np.ndarray) -> np.ndarray:
+        """`images`, if they are uint8 `(n, *image_shape)`. Raises DataError otherwise."""
+        shape, kind = getattr(images, "shape", ()), getattr(images, "dtype", type(images).__name__)
+        if tuple(shape[1:]) != self.image_shape or kind != np.uint8 or not isinstance(images, np.ndarray):
+            raise DataError(
+                f"Images must be uint8 (n, {', '.join(map(str, self.image_shape))}). `predict` takes others. "
+                f"Received: {kind} {tuple(shape)}"
+            )
+        return images
+
     def resize(self, images: np.ndarray) -> np.ndarray:
-        """uint8 `(n, height, width, channels)` of any size brought to `(n, *image_shape)` by the card's rule."""
-        height, width, _ = self.image_shape
+        """uint8 `(n, height, width, channels)` of any size brought to `(n, *image_shape)` by the card's rule.
+
+        Raises:
+            DataError: they are of another type, number of dimensions or of channels, or without a pixel.
+        """
+        height, width, channels = self.image_shape
+        shape, kind = getattr(images, "shape", ()), getattr(images, "dtype", type(images).__name__)
+        fits = len(shape) == 4 and shape[3] == channels and 0 not in shape[1:] and isinstance(images, np.ndarray)
+        if not fits or kind != np.uint8:
+            raise DataError(
+                f"`resize` takes a uint8 array (n, height, width, {channels}). Received: {kind} {tuple(shape)}"
+            )
+        if not len(images):
+            return np.empty((0, *self.image_shape), np.uint8)
         if images.shape[1:] == self.image_shape:
             return images
         if self._runtime is not None:
@@ -202,7 +231,7 @@ class Classifier:
         return resize_all(tf.constant(images), height, width, self.card.resize).numpy()
 
     def _answer(
-        self, files: Sequence[str | os.PathLike], read: list[np.ndarray | DataError], top_k: int, batch_size: int
+        self, files: Sequence[Any], read: list[np.ndarray | DataError], top_k: int, batch_size: int
     ) -> list[tuple[Prediction, np.ndarray | None]]:
         good = [i for i, item in enumerate(read) if isinstance(item, np.ndarray)]
         named: dict[int, Prediction] = {}
@@ -298,6 +327,11 @@ def _load(path: Path, trust: bool) -> Classifier:
             "version folder that has it), architecture.json with model.weights.h5, or OpenVINO's model.xml."
         )
     return _load_saved_model(folder, trust)
+
+
+def opened(model: Classifier | str | os.PathLike, trust: bool = False) -> Classifier:
+    """`model` itself where it is loaded, else `load` of it."""
+    return model if isinstance(model, Classifier) else load(model, trust)
 
 
 def saved_model_folder(path: Path) -> Path | None:

@@ -51,11 +51,12 @@ class Table:
                     return self
             self.file.close()  # another one gave it its last name between the two
 
-    def take_over(self, files: Sequence[str]) -> int:
+    def take_over(self, files: Sequence[Any]) -> int:
         """Keeps the rows, from the first on, that answer `files` in their order, and drops all behind them.
 
         Whole batches are kept, so that the rest is answered in the batches of an uninterrupted command, to the bit. A
-        file that is not the one that was answered, or not as it was, is answered again, and so are all behind it.
+        file that is not the one that was answered, or not as it was, is answered again, and so are all behind it; so
+        is what is no file, as a URL is.
 
         Returns:
             How many files are answered.
@@ -65,7 +66,7 @@ class Table:
             self.file.seek(0)
             if self.file.read(len(self._head)) == self._head:
                 for rows, ((known_by, row), file) in enumerate(zip(self._read_rows(), files, strict=False), 1):
-                    if (row[0], known_by) != (file, _known_by(file)):
+                    if not isinstance(file, str) or (row[0], known_by) != (file, _known_by(file)):
                         break
                     if rows % BATCH_SIZE == 0 or rows == len(files):
                         end, self.kept = self.file.tell(), rows

@@ -20,7 +20,8 @@ import kerascls
 from kerascls import table
 from kerascls.datasets import natural_key
 from kerascls.images import encode_png
-from kerascls.predict import image_files, predict
+from kerascls.inputs import image_files
+from kerascls.predict import predict
 from kerascls.table import Table, table_key
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
