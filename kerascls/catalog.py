@@ -4,14 +4,19 @@ All of it is read from file names and source text, so nothing here imports or ru
 """
 
 import ast
+import contextlib
 import difflib
 import functools
 import importlib.util
+import itertools
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kerascls.errors import ConfigError
+
+MOST_BESIDE = 1000  # names that a mistyped one is compared with
 
 
 def configs_dir() -> Path:
@@ -32,6 +37,14 @@ def is_recipe(word: str) -> bool:
     return word.endswith(".toml") or word in recipe_names()
 
 
+def names_beside(path: str) -> list[str]:
+    """What lies in the folder where a path that does not exist would be, written as the path is."""
+    head, slash, _ = path.rstrip("/").rpartition("/")
+    with contextlib.suppress(OSError), os.scandir(head + slash or ".") as entries:
+        return [head + slash + entry.name for entry in itertools.islice(entries, MOST_BESIDE)]
+    return []
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean X?`, or nothing if no known name is near."""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -45,9 +58,12 @@ def recipe_path(word: str) -> Path:
         return Path(word)
     if word in recipe_names():
         return configs_dir() / f"{word}.toml"
+    beside = [name for name in names_beside(word) if name.endswith(".toml") or os.path.isdir(name)]
+    if "/" in word and word.rpartition("/")[0] not in {name.rpartition("/")[0] for name in recipe_names()}:
+        raise ConfigError(f"No such folder: {word}.{nearest(word.rstrip('/'), beside)}")
     raise ConfigError(
-        f"No recipe is named {word!r}.{nearest(word, recipe_names())} `kerascls list` shows them all; "
-        "a recipe of your own is named by its path, NAME.toml."
+        f"No recipe is named {word!r}, nor is there such a folder.{nearest(word, [*recipe_names(), *beside])} "
+        "`kerascls list` shows all recipes; one of your own is named by its path, NAME.toml."
     )
 
 

@@ -59,7 +59,7 @@ trust_option = click.option(
 )
 
 
-@cli.command()
+@cli.command(context_settings={"allow_extra_args": True})
 @click.argument("recipe", required=False)
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a recipe's key: train.epochs=3.")
 @click.option("--epochs", type=click.IntRange(1), help="Same as --set train.epochs=N.")
@@ -88,7 +88,9 @@ trust_option = click.option(
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--log-steps", type=click.IntRange(1), default=None, metavar="N", help="A line every N steps as well.")
 @click.option("--profile", is_flag=True, help="Measure first where the time of a step goes: profile.json, and a table.")
+@click.pass_context
 def train(
+    context: click.Context,
     recipe: str | None,
     sets: Sequence[str],
     epochs: int | None,
@@ -110,7 +112,8 @@ def train(
     """Train RECIPE, score its test split, and write a run folder.
 
     RECIPE is a name from `kerascls list`, the path of a .toml file, or a folder of images, which means the recipe
-    `folder` with --data FOLDER. The run's path is the last line of stdout (with --seeds, mean and range are).
+    `folder` with --data FOLDER; so does --data FOLDER alone. The run's path is the last line of stdout (with --seeds,
+    mean and range are).
 
     \b
     kerascls train mnist_cnn
@@ -124,8 +127,12 @@ def train(
     from kerascls.datasets import is_folder
     from kerascls.train import train as train_recipe
 
+    _no_more(context)
     if recipe is None and resume is None:
-        raise click.UsageError("Missing argument 'RECIPE'.")
+        if data is None or not is_folder(data):
+            named = f" to train on {data}, as in `kerascls train mnist_cnn --data {shlex.quote(data)}`" if data else ""
+            raise click.UsageError(f"Missing argument 'RECIPE'{named}.")
+        recipe = "folder"
     if resume is not None and (out is not None or seeds is not None or profile):
         raise click.UsageError("--resume goes on with one run as it is: leave out --out, --seeds and --profile.")
     if recipe is not None and is_folder(recipe) and not is_recipe(recipe):
@@ -185,6 +192,13 @@ def train(
         raise KeyboardInterrupt
 
 
+def _no_more(context: click.Context) -> None:
+    """Refuses what stands behind the recipe; usually it is data."""
+    if context.args:
+        word = shlex.quote(context.args[0])
+        raise click.UsageError(f"Got unexpected extra argument ({context.args[0]}). Data is named by --data {word}")
+
+
 def _offer(run: Path, how_far: str) -> bool:
     """Whether to go on with a run that was ended; asked on a terminal, told elsewhere."""
     ended = f"{run}, of the same recipe, was ended {how_far}"
@@ -242,7 +256,7 @@ def _parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-@cli.command()
+@cli.command(context_settings={"allow_extra_args": True})
 @click.argument("recipe")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE,...", help="Try each value: train.epochs=3,10.")
 @click.option("--folds", type=click.IntRange(2), help="Validate on each of so many parts of the train split in turn.")
@@ -260,7 +274,9 @@ def _parse_seeds(text: str) -> list[int]:
 )
 @click.option("--json", "as_json", is_flag=True, help="The combinations as one JSON list, best first.")
 @click.option("--quiet", is_flag=True, help="No line a training.")
+@click.pass_context
 def sweep(
+    context: click.Context,
     recipe: str,
     sets: Sequence[str],
     folds: int | None,
@@ -282,6 +298,7 @@ def sweep(
     \b
     kerascls sweep mnist_cnn --set train.learning_rate=0.01,0.03 --set train.batch_size=32,64
     """
+    _no_more(context)
     from kerascls.sweep import as_sets, parse_grid, table
     from kerascls.sweep import sweep as run_sweep
 
@@ -605,8 +622,9 @@ def summary(what: str, as_json: bool) -> None:
     )
 
 
-@cli.command()
+@cli.command(context_settings={"allow_extra_args": True})
 @click.argument("what", metavar="RECIPE_OR_DATA")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a recipe's key, as `train` takes it.")
 @click.option("--data", metavar="DATA", help="Other data than the recipe's: a name, FOLDER, tfds:NAME or FILE.npz.")
 @click.option("--augmented", is_flag=True, help="Draw the images after the recipe's augmentation.")
 @click.option(
@@ -617,24 +635,36 @@ def summary(what: str, as_json: bool) -> None:
     help="The picture.  [default: NAME.png here]",
 )
 @data_dir_option
-def show(what: str, data: str | None, augmented: bool, plot_file: Path | None, data_dir: str | None) -> None:
+@click.pass_context
+def show(
+    context: click.Context,
+    what: str,
+    sets: Sequence[str],
+    data: str | None,
+    augmented: bool,
+    plot_file: Path | None,
+    data_dir: str | None,
+) -> None:
     """Show a data set: image shape, class map, counts, and a picture of nine samples; of a folder, what is left out.
+
+    With --augmented or --set, a FOLDER is shown as the recipe `folder` trains on it.
 
     \b
     kerascls show digits
     kerascls show mnist_cnn --augmented
     """
-    from kerascls.datasets import skipped_lines
+    _no_more(context)
+    from kerascls.config import parse_sets
+    from kerascls.datasets import folder_name, skipped_lines
     from kerascls.show import show as show_data
     from kerascls.show import table
 
     stem = Path(what.removeprefix("tfds:").replace("/", "-").replace(":", "-")).stem
-    default = Path(what).resolve().name if Path(what).is_dir() else stem
-    shown = show_data(
-        what, plot_file or Path(f"{default}{'-augmented' if augmented else ''}.png"), data_dir, augmented, data
-    )
+    default = folder_name(what) if Path(what).is_dir() else stem
+    picture = plot_file or Path(f"{default}{'-augmented' if augmented else ''}.png")
+    shown = show_data(what, picture, data_dir, augmented, data, parse_sets(sets))
     click.echo(table(shown))
-    for line in skipped_lines(shown.skipped):
+    for line in [*skipped_lines(shown.skipped), *shown.notes]:
         click.echo(line, err=True)
     click.echo(f"drawn: {shown.picture}", err=True)
 

@@ -1,7 +1,7 @@
 """What a data set or a recipe's data looks like: shapes, class map, counts, a picture of samples."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,16 @@ class Shown:
     counts: dict[str, list[int]]
     picture: Path
     skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def show(
-    what: str, picture: Path, data_dir: str | None = None, augmented: bool = False, data: str | None = None
+    what: str,
+    picture: Path,
+    data_dir: str | None = None,
+    augmented: bool = False,
+    data: str | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Shown:
     """Draws nine training images with their names, and counts the examples of every class.
 
@@ -40,20 +46,29 @@ def show(
         what: a recipe's name or .toml (its data, split as training splits it), a data set's name, or a folder.
         picture: the file to draw.
         data: other data than the recipe's.
-        augmented: whether to draw the images after the recipe's augmentation, as a first training step would.
+        augmented: whether to draw the images after the recipe's augmentation, as a first training step would; a
+            folder's recipe is `folder`, as `train` takes it.
+        overrides: tables laid over the recipe; likewise.
 
     Raises:
         ConfigError: `augmented` without a recipe that has a policy.
     """
     policy, seed, canvas, heading = [], 0, (), None
+    tables = {section: dict(table) for section, table in (overrides or {}).items()}
+    if is_folder(what) and not is_recipe(what) and (augmented or tables):
+        what, data = "folder", what
     if is_recipe(what):
-        config, dataset = load_recipe_data(what, {"data": {"name": data}} if data else {}, data_dir, fallback=True)
+        if data:
+            tables.setdefault("data", {})["name"] = data
+        config, dataset = load_recipe_data(what, tables, data_dir, fallback=True)
         dataset = with_all_splits(dataset, config.data.validation, config.data.test)
         canvas = tuple(config.data.canvas)
         policy, seed = config.augment.policy, config.train.seed
         if config.fallback_for:
             heading = f"{dataset.name} (in place of {config.fallback_for})"
     else:
+        if tables:
+            raise ConfigError(f"--set changes keys of a recipe. Received: {what}, which is none.")
         dataset = load_dataset(what, data_dir, image_shape=FOLDER_SHAPE if is_folder(what) else None)
     if augmented and not policy:
         raise ConfigError(f"{what} has no augmentation to show: it states no augment.policy.")
@@ -76,7 +91,14 @@ def show(
     plots.save(plots.image_grid(list(images), titles, 3, heading), picture)
     counts = class_counts(dataset)
     return Shown(
-        dataset.name, dataset.source, dataset.image_shape, dataset.class_names, counts, picture, dataset.skipped
+        dataset.name,
+        dataset.source,
+        dataset.image_shape,
+        dataset.class_names,
+        counts,
+        picture,
+        dataset.skipped,
+        dataset.notes,
     )
 
 

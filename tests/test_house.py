@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "kerascls"
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 
 ORDER = """
-errors status json_files files catalog recipe_faults config card scan runs cache metrics plots devices kinds tiff
+errors status json_files files kinds catalog recipe_faults config card scan runs cache metrics plots devices tiff
 formats pixels images contents datasets inputs split augment steps pipeline models runtimes load inspect save features
 new check summary show evaluate checkpoint callbacks timing optimizers fit resume train sweep table predict explain
 proof

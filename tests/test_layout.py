@@ -271,3 +271,91 @@ def test_a_folder_whose_splits_lack_classes_is_scored(root, digits_run, capsys):
     code, out, _ = here("evaluate", digits_run, "--data", "d", "--json", capsys=capsys)
     assert code == 0 and json.loads(out)["examples"] == 2
     assert "train/ has no image of 4, which other splits have" in one_line_error("train", "d", capsys=capsys)
+
+
+# What is no folder of images, on the command line
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        (
+            "labels.csv",
+            b"file,label\n1.png,cat\n",
+            "is a table, and labels in tables are not read. Put the images into ",
+        ),
+        ("labels.xlsx", b"PK\3\4", "is a table"),
+        ("photos.zip", b"PK\3\4" + bytes(50), "is an archive (ZIP). Unpack it, and name the folder."),
+        ("photos.tar", bytes(257) + b"ustar" + bytes(250), "is an archive (tar). Unpack it"),
+        ("photos.tgz", b"\x1f\x8b\x08", "is an archive (gzip). Unpack it"),
+        ("photos", b"7z\xbc\xaf\x27\x1c", "is an archive (7z). Unpack it"),
+        ("1.jpg", b"\xff\xd8\xff\xe0" + bytes(20), "is one image (JPEG). Expected a folder with one folder a class."),
+        ("1.heic", b"\0\0\0\x18ftypheic" + bytes(20), "is one image (HEIC). Expected"),
+        (
+            "data.mat",
+            b"MATLAB",
+            "is a file (.mat) that is not read. Expected a folder with one folder a class, FILE.npz",
+        ),
+    ],
+)
+def test_a_file_that_is_no_data_is_named_with_what_to_do(name, content, said, tmp_path, capsys):
+    (tmp_path / name).write_bytes(content)
+    assert f"data.name: {name} {said}" in one_line_error("train", "folder_scratch", "--data", name, capsys=capsys)
+    assert f"Error: {name} {said}" in one_line_error("show", name, capsys=capsys)
+
+
+def test_a_folder_that_is_not_there_is_told_with_the_nearest(root, tmp_path, capsys):
+    root("a/1.png")
+    (tmp_path / "d").rename(tmp_path / "signs")
+    assert one_line_error("train", "sings", capsys=capsys).startswith(
+        "Error: No recipe is named 'sings', nor is there such a folder. Did you mean signs? "
+    )
+    assert (
+        one_line_error("train", "./sings/", capsys=capsys) == "Error: No such folder: ./sings/. Did you mean ./signs?"
+    )
+    for command in (("train", "mnist_cnn", "--data", "sings"), ("show", "sings")):
+        line = one_line_error(*command, capsys=capsys)
+        assert "no data set or folder is named 'sings'. Did you mean signs?" in line
+    assert one_line_error("train", "articles/mnist_cn", capsys=capsys).startswith(
+        "Error: No recipe is named 'articles/mnist_cn', nor is there such a folder."
+    )
+
+
+def test_a_folder_in_the_place_of_a_recipe_or_behind_it_is_understood(root, capsys):
+    root("a/1.png")
+    line = one_line_error("train", "d", capsys=capsys)
+    assert "one class alone, a" in line and one_line_error("train", "--data", "d", capsys=capsys) == line
+    for command in (("train", "folder_scratch", "d"), ("show", "folder_scratch", "d")):
+        code, _, err = here(*command, capsys=capsys)
+        assert code == 2 and err.splitlines()[-1].endswith("argument (d). Data is named by --data d")
+    code, _, err = here("train", "--data", "digits", capsys=capsys)
+    assert code == 2 and err.splitlines()[-1].endswith("as in `kerascls train mnist_cnn --data digits`.")
+
+
+def test_a_folder_is_called_as_it_was_typed(root, tmp_path, capsys, monkeypatch):
+    root("a/1.png", "b/1.png")
+    (tmp_path / "signs").symlink_to("d")
+    code, out, err = here("show", "signs/", capsys=capsys)
+    assert code == 0 and out.startswith("signs (folder): ") and err == "drawn: signs.png\n"
+    monkeypatch.chdir(tmp_path / "d")
+    assert load(".").name == "d" and load("../signs").name == "signs"
+
+
+def test_a_folder_is_shown_augmented_as_train_would(root, capsys):
+    root(*(f"{cls}/{i}.png" for cls in "ab" for i in range(10)))
+    code, out, err = here("show", "d", "--augmented", capsys=capsys)
+    assert code == 0, err
+    assert "images 224x224x3, 2 classes" in out and out.splitlines()[-1].split() == ["all", "16", "2", "2"]
+    assert err == "drawn: d-augmented.png\n"
+    code, out, err = here("show", "d", "--set", "data.image_shape=[16, 16, 1]", "--set", "data.test=0", capsys=capsys)
+    assert code == 0 and "images 16x16x1, 2 classes" in out and out.splitlines()[-1].split() == ["all", "18", "2"]
+    assert "--set changes keys of a recipe" in one_line_error("show", "digits", "--set", "data.test=0", capsys=capsys)
+
+
+def test_classes_of_folders_alone_are_shown_where_they_are_stated(root, capsys):
+    root("a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png")
+    line = one_line_error("show", "d", capsys=capsys)
+    option = line.partition("say so: --set ")[2].strip("'")
+    more = ("--set", "data.test=0", "--set", "data.validation=0")
+    code, out, _ = here("show", "d", "--set", option, *more, capsys=capsys)
+    assert code == 0 and out.splitlines()[-1].split() == ["all", "4"]

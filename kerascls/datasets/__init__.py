@@ -27,6 +27,7 @@ from kerascls.catalog import dataset_files
 from kerascls.config import Config, Data, load_config
 from kerascls.contents import of_pixels
 from kerascls.errors import DataError, DataMissing, KerasclsError, printable
+from kerascls.recipe_faults import data_fault
 from kerascls.runs import fallback_notice
 from kerascls.status import doing
 
@@ -374,7 +375,7 @@ def dataset_module(name: str) -> ModuleType:
     """The Python module behind a data set's name, or behind a user's path."""
     if not name.endswith(".py"):
         if name not in dataset_files():
-            raise DataError(f"No data set is named {name!r}. Known: {', '.join(dataset_files())}.")
+            raise DataError(data_fault(name))
         return importlib.import_module(f"kerascls.datasets.{name}")
     spec = importlib.util.spec_from_file_location(Path(name).stem, name)
     module = importlib.util.module_from_spec(spec)
@@ -428,6 +429,11 @@ def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None, res
 def nfc(text: str) -> str:
     """`text` in the form in which names are compared: macOS writes é as two characters, others as one."""
     return unicodedata.normalize("NFC", text)
+
+
+def folder_name(root: str | Path) -> str:
+    """What a folder is called, as it was typed: a link by its own name; `.` by that of the folder that it is."""
+    return Path(os.path.abspath(root)).name or "root"
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascls import devices
-from kerascls.datasets import Dataset, Split, natural_key, nfc
+from kerascls.datasets import Dataset, Split, folder_name, natural_key, nfc
 from kerascls.datasets._layout import MOST_NAMED, list_folder
 from kerascls.errors import DataError, printable
 from kerascls.formats import checked_bytes, image_kind, looks_like_image, read_bytes
@@ -216,11 +216,6 @@ def _read_all(
             chunk = entries[start : start + _CHUNK]
             batches = [chunk[at : at + _BATCH] for at in range(0, len(chunk), _BATCH)]
             yield from zip(chunk, itertools.chain.from_iterable(pool.map(read, batches)), strict=True)
-
-
-def folder_name(root: Path) -> str:
-    """What a folder is called, as it was typed: a link by its own name; `.` by that of the folder that it is."""
-    return Path(os.path.abspath(root)).name or "root"
 
 
 def _told(bad: Sequence[tuple[str, str, str]]) -> str:
