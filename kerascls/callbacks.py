@@ -20,11 +20,13 @@ from kerascls import checkpoint
 from kerascls.checkpoint import Place, State
 from kerascls.errors import TrainingFailed
 from kerascls.files import write_text
-from kerascls.status import doing
+from kerascls.status import clock, doing
 
 HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
+FIRST_LOOK = 15  # seconds of an epoch after which the time that is left is looked at
+LONG = 1800  # seconds left from which on it is said what would take less
 SAVED_SHARE = 20  # a checkpoint at an epoch's end is written where training took this many times as long as writing
 SAVED_SECONDS = 600  # and in the middle of an epoch, after so long without one
 
@@ -373,10 +375,20 @@ class WriteHistory(keras.callbacks.Callback):
 
 class Progress(keras.callbacks.Callback):
     """What is told of a training: on a terminal where it stands in its epoch; with `lines`, a line an epoch on stderr,
-    and one every `log_steps` steps."""
+    and one every `log_steps` steps. `faster`, if anything, is told once where much time is left at the first look."""
 
-    def __init__(self, epochs: int, steps: int, batch_size: int, examples: int, log_steps: int, lines: bool = True):
+    def __init__(
+        self,
+        epochs: int,
+        steps: int,
+        batch_size: int,
+        examples: int,
+        log_steps: int,
+        lines: bool = True,
+        faster: str = "",
+    ):
         super().__init__()
+        self.faster = faster
         self.epochs, self.steps, self.batch_size, self.examples = epochs, steps, batch_size, examples
         self.log_steps, self.lines = log_steps, lines
         self.each = min(examples, steps * batch_size)  # images of an epoch
@@ -400,6 +412,11 @@ class Progress(keras.callbacks.Callback):
             return
         self.progress.note = measured(logs)
         self.progress.step(self.seen(step) - self.progress.done)
+        left = self.progress.left if self.faster and time.perf_counter() - self.begin > FIRST_LOOK else None
+        if left is not None:
+            if left > LONG:
+                self.say(f"{clock(left)} left at this rate. {self.faster}")
+            self.faster = ""
         if self.log_steps and step >= self.next_line:
             self.next_line = (step // self.log_steps + 1) * self.log_steps
             rate = (self.progress.done - self.seen(self.before)) / (time.perf_counter() - self.begin)

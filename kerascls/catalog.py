@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,45 @@ def names_beside(path: str) -> list[str]:
     return []
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean X?`, or nothing if no known name is near."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+# What other tools call a recipe's keys and the formats of an export: told to who types them.
+USUAL_KEYS = {
+    **dict.fromkeys(("lr", "lr0", "rate", "learning_rate"), "train.learning_rate"),
+    **dict.fromkeys(("bs", "batch", "batchsize", "batch_size"), "train.batch_size"),
+    **dict.fromkeys(("epoch", "n_epochs", "num_epochs", "max_epochs", "epochs"), "train.epochs"),
+    **dict.fromkeys(("opt", "optim", "optimiser", "optimizer"), "train.optimizer"),
+    **dict.fromkeys(("wd", "decay", "weight_decay"), "train.weight_decay"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule", "schedule"), "train.schedule"),
+    **dict.fromkeys(("warmup", "warmup_epochs"), "train.warmup_epochs"),
+    **dict.fromkeys(("patience", "early_stopping", "early_stopping_patience"), "train.early_stopping_patience"),
+    **dict.fromkeys(("smoothing", "label_smoothing"), "train.label_smoothing"),
+    **dict.fromkeys(("class_weights", "class_weight"), "train.class_weight"),
+    **dict.fromkeys(("ema", "ema_momentum"), "train.ema_momentum"),
+    **dict.fromkeys(
+        ("size", "imgsz", "img_size", "image_size", "input_size", "resolution", "input_shape", "image_shape"),
+        "data.image_shape",
+    ),
+    **dict.fromkeys(("val", "val_split", "validation_split", "valid_pct", "validation"), "data.validation"),
+    **dict.fromkeys(("test_split", "test_size"), "data.test"),
+    **dict.fromkeys(("model", "arch", "architecture", "net", "network"), "model.name"),
+    **dict.fromkeys(("backbone", "base_model", "encoder"), "model.backbone"),
+    **dict.fromkeys(("pretrained", "weights"), "model.weights"),
+    **dict.fromkeys(("aug", "augment", "augmentation", "augmentations", "transforms", "policy"), "augment.policy"),
+    **dict.fromkeys(("device", "gpu", "gpus", "accelerator"), "devices.devices"),
+    **dict.fromkeys(("amp", "fp16", "half", "mixed_precision", "precision"), "devices.precision"),
+}
+USUAL_FORMATS = {
+    **dict.fromkeys(("tflite", "tf_lite", "lite"), "litert"),
+    **dict.fromkeys(("tf", "tensorflow", "savedmodel", "pb", "serving"), "saved_model"),
+    **dict.fromkeys(("hdf5", "hdf", "legacy"), "h5"),
+    **dict.fromkeys(("int8", "tflite_int8", "quantized"), "litert_int8"),
+    **dict.fromkeys(("fp16", "float16", "half", "tflite_float16"), "litert_float16"),
+}
+
+
+def nearest(name: str, known: Iterable[str], usual: Mapping[str, str] | None = None) -> str:
+    """` Did you mean X?`: what other tools' `name` is by `usual`, else the nearest known; "" where there is none."""
+    meant = (usual or {}).get(name.lower().replace("-", "_"))
+    close = [meant] if meant else difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
 

@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,47 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 class _Command(click.Command):
     """A command that says on a terminal what it is doing."""
 
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        typed = list(arguments)  # Click takes what it parses out of the list
+        try:
+            return super().parse_args(context, arguments)
+        except click.NoSuchOption as error:
+            known = {name for parameter in self.params for name in parameter.opts}
+            near = [name for name in error.possibilities or () if name != "--help"]
+            error.possibilities = _usual(error.option_name, typed, known) or near
+            raise
+
     def invoke(self, context: click.Context) -> Any:
         with shown(self.name, wanted=not context.params.get("quiet")):
             return super().invoke(context)
+
+
+def _usual(option: str, typed: Sequence[str], known: Collection[str]) -> list[str]:
+    """What another tool's `option` is called here, with the value that was typed: the option of that name among the
+    `known`, else a --set line; [] where there is none."""
+    from kerascls.catalog import USUAL_KEYS
+
+    key = USUAL_KEYS.get(option.lstrip("-").lower().replace("-", "_"))
+    if key is None or "--set" not in known:
+        return []
+    words = [word.partition("=") for word in typed] + [("VALUE", "", "")]
+    at, equals, value = next((i, equals, value) for i, (name, equals, value) in enumerate(words) if name == option)
+    value = value if equals else "".join(words[at + 1])
+    value = "VALUE" if value.startswith("-") else value
+    own = f"--{key.partition('.')[2].replace('_', '-')}"
+    return [f"{own} {value}" if own in known else f"--set {key}={value}"]
+
+
+class _FormatType(click.Choice):
+    """A format of an export, by the names of other tools only with a hint."""
+
+    def convert(self, value: Any, param: Any, context: Any) -> Any:
+        if value in self.choices:
+            return value
+        from kerascls.catalog import USUAL_FORMATS, nearest
+
+        hint = nearest(value, self.choices, USUAL_FORMATS)
+        self.fail(f"{value!r} is not one of {', '.join(self.choices)}.{hint}", param, context)
 
 
 class _Commands(click.Group):
@@ -481,7 +519,7 @@ def explain(
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(EXPORT_FORMATS),
+    type=_FormatType(EXPORT_FORMATS),
     default="saved_model",
     show_default=True,
     help="weights is architecture JSON with weights HDF5.",

@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from kerascls.catalog import dataset_files, nearest, recipe_path
+from kerascls.catalog import USUAL_KEYS, dataset_files, nearest, recipe_path
 from kerascls.errors import ConfigError
 from kerascls.recipe_faults import (
     check_table,
@@ -39,12 +39,14 @@ def _key(
     above: float | None = None,
     high: float | None = None,
     items: tuple[int, ...] | None = None,
+    example: str | None = None,
 ) -> Any:
     """A dataclass field that knows its types, its range and what it is for.
 
     `low` and `high` are included, `above` is not. `items` are the lengths that a list of whole numbers may have.
     """
     rule = {"doc": doc, "types": types, "choices": choices, "low": low, "above": above, "high": high, "items": items}
+    rule["example"] = example
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=rule)
     return dataclasses.field(default=default, metadata=rule)
@@ -80,7 +82,8 @@ class Data:
         types=(list,),
         items=(0, 3),
         low=1,
-        doc=("[height, width, channels] that images are resized to; [] is the data set's own"),
+        doc=("[height, width, channels] that images are resized to; [] is the data set's own; 64 is [64, 64, 3]"),
+        example="--set 'data.image_shape=[64, 64, 3]', or 64 for short",
     )
     resize: str = _key(
         "stretch",
@@ -366,7 +369,9 @@ def parse_sets(sets: Iterable[str]) -> dict[str, dict[str, Any]]:
         name, equals, text = item.partition("=")
         section, dot, key = name.strip().partition(".")
         if not (equals and dot and section and key):
-            raise ConfigError(f"--set takes SECTION.KEY=VALUE, as in train.epochs=3. Received: {item!r}")
+            key = name.strip() if equals else ""
+            hint = nearest(key, (), {one: f"{meant}={text}" for one, meant in USUAL_KEYS.items()})
+            raise ConfigError(f"--set takes SECTION.KEY=VALUE, as in train.epochs=3. Received: {item!r}.{hint}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except (ValueError, RecursionError):
@@ -406,6 +411,7 @@ def load_config(
         merged = tables.setdefault(section, {})
         if isinstance(merged, dict):
             merged.update(table)
+    _square(tables, raw)
     if _model_name(tables) != own and isinstance(tables.get("devices"), dict):
         if "shards" not in (overrides or {}).get("devices", {}):
             tables["devices"].pop("shards", None)  # they were for the recipe's own network
@@ -433,6 +439,15 @@ def _scale_warmup(tables: dict[str, Any], overrides: Mapping[str, Mapping[str, A
                 f"{warmup:g} of {own}, scaled. For another: --set {section}.warmup_epochs=N"
             )
     return tuple(notes)
+
+
+def _square(tables: dict[str, Any], raw: Mapping[str, Any]) -> None:
+    """One number for data.image_shape is a square's side; the channels are the recipe's own, else 3."""
+    data, own = (each.get("data") for each in (tables, raw))
+    if isinstance(data, dict) and type(side := data.get("image_shape")) is int:
+        shape = own.get("image_shape") if isinstance(own, dict) else None
+        channels = shape[2] if isinstance(shape, list) and len(shape) == 3 else 3
+        data["image_shape"] = [side, side, channels]
 
 
 def _model_name(tables: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kerascls.catalog import USUAL_FORMATS, nearest
 from kerascls.datasets import spread
 from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
 from kerascls.files import atomic, one_at_a_time, write_json
@@ -274,7 +275,8 @@ def export(
         RunError, OutputError, DataError, ModelError.
     """
     if format not in FORMATS:
-        raise OutputError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}")
+        hint = nearest(str(format), FORMATS, USUAL_FORMATS)
+        raise OutputError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}.{hint}")
     return Exporter(run, images, calibration, data, data_dir).export(format, Path(out) if out is not None else None)
 
 

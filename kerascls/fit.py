@@ -386,10 +386,10 @@ class Fit:
             callbacks.append(SaveEpochs(folder / "epochs", self.save))
         if train.early_stopping_patience:
             callbacks.append(EarlyStopping(train.early_stopping_patience, lines=not self.quiet))
-        images = len(self.splits["train"])
+        images, lines = len(self.splits["train"]), not self.quiet or self.log_steps > 0
         callbacks.append(
             Progress(
-                self.epochs, steps, train.batch_size, images, self.log_steps, lines=not self.quiet or self.log_steps > 0
+                self.epochs, steps, train.batch_size, images, self.log_steps, lines, self.faster() if lines else ""
             )
         )
         if train.ema_momentum:
@@ -399,6 +399,23 @@ class Fit:
             self.saver = SaveState(folder, steps, train.checkpoint_steps, self.progress, callbacks, self.average)
             callbacks.append(self.saver)
         return callbacks
+
+    def faster(self) -> str:
+        """What would take less time on a CPU, for people; "" where nothing is known."""
+        from PIL import Image
+
+        height, width, _ = self.dataset.image_shape
+        mixes = {"mixup", "cutmix"} & {entry["name"] for entry in self.config.augment.policy}
+        ways = []
+        if any(layer.name == "backbone" for layer in self.reference.layers) and not (self.body or mixes):
+            ways.append("--set features.views=2 (the frozen backbone runs twice an image, not in every epoch)")
+        if (side := min(height, width)) > 64:
+            first = ""
+            with contextlib.suppress(Exception):  # there are no files, or Pillow does not read the first
+                with Image.open(self.splits["train"].origin.root / self.splits["train"].origin.names[0]) as image:
+                    first = f"; the first file has {image.height}x{image.width}"
+            ways.append(f"--set data.image_shape={side // 2} (now {height}x{width}{first})")
+        return f"Faster on this CPU: {', '.join(ways)}." if ways and self.placement.kind == "cpu" else ""
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

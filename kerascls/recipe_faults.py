@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kerascls.catalog import (
+    USUAL_KEYS,
     backbones,
     build_options,
     dataset_files,
@@ -46,7 +47,7 @@ def check_table(
     good = {}
     for key, value in table.items():
         if key not in fields:
-            problems.append(f"{section}.{key} is not a key.{nearest(key, fields)}")
+            problems.append(f"{section}.{key} is not a key.{nearest(key, fields, usual_keys(section))}")
         elif fault := value_fault(value, fields[key].metadata):
             problems.append(f"{section}.{key} must be {fault}. Received: {value!r}")
         else:
@@ -60,6 +61,11 @@ def check_table(
     return good
 
 
+def usual_keys(section: str) -> dict[str, str]:
+    """For `nearest`: other tools' names of keys, and the keys, without their section where that is `section`."""
+    return {name: key.removeprefix(f"{section}.") for name, key in USUAL_KEYS.items()}
+
+
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 
 
@@ -68,13 +74,14 @@ def value_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
     types = rule["types"]
     wanted = " or ".join(_TYPE_NAMES[kind] for kind in types if not (kind is int and float in types))
     if type(value) not in types:
-        return wanted
+        return wanted + (f", as in {rule['example']}" if rule["example"] else "")
     if rule["choices"] and value not in rule["choices"]:
         return f"one of {', '.join(rule['choices'])}{nearest(value, rule['choices'])}"
     if rule["items"]:
         if len(value) not in rule["items"] or any(type(item) is not int for item in value):
             lengths = " or ".join(str(length) for length in rule["items"])
-            return f"a list of {lengths} whole numbers"
+            told = f", as in {rule['example']}" if rule["example"] else ""
+            return f"a list of {lengths} whole numbers{told}"
         numbers = value
     else:
         numbers = [value] if isinstance(value, int | float) else []
@@ -263,7 +270,8 @@ def _option_problems(unknown: str, where: str, options: Mapping[str, Any], known
     problems = []
     for key, value in options.items():
         if key not in known:
-            problems.append(f"{unknown.format(key)}{nearest(key, known)} Known: {', '.join(known) or 'none'}.")
+            usual = usual_keys("model") if where.startswith("model.") else None
+            problems.append(f"{unknown.format(key)}{nearest(key, known, usual)} Known: {', '.join(known) or 'none'}.")
         elif (
             known[key] is not None
             and type(value) is not type(known[key])

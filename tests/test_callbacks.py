@@ -2,13 +2,21 @@
 
 import math
 import signal
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import tiny_transfer
+from PIL import Image
 
-from kerascls.callbacks import EpochState, Interruptible, KeepEpoch, StopOnNaN
+from kerascls.callbacks import EpochState, Interruptible, KeepEpoch, Progress, StopOnNaN
+from kerascls.config import load_config
+from kerascls.datasets import load_config_data
+from kerascls.devices import choose
 from kerascls.errors import TrainingFailed
+from kerascls.fit import Fit
+from kerascls.split import with_all_splits
 from kerascls.steps import TrainingModel
 
 
@@ -111,3 +119,41 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_a_second_one_does_not():
             interruptible.on_train_batch_end(0)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_much_time_left_is_told_once_with_what_takes_less(monkeypatch, capsys):
+    now = [0.0]
+    for clock in ("monotonic", "perf_counter"):
+        monkeypatch.setattr(f"kerascls.callbacks.time.{clock}", lambda: now[0])
+    for batches, told in ((600, "1:59:48 left at this rate. Buy a GPU.\n"), (60, "")):
+        progress = Progress(2, batches, 10, batches * 10, 0, faster="Buy a GPU.")
+        progress.set_model(keras.Sequential([keras.Input((1,))]))
+        progress.on_epoch_begin(0)
+        for batch, seconds in enumerate((10, 6, 6)):  # the first one compiles; the second is looked at
+            now[0] += seconds
+            progress.on_train_batch_end(batch, {"loss": 1.0, "accuracy": 0.5})
+        progress.close()
+        assert capsys.readouterr().err == told
+
+
+def test_a_network_with_a_frozen_backbone_can_be_trained_in_less_time(tmp_path):
+    """By features once an image, where they can be, and by smaller images."""
+    Path("pets/dark").mkdir(parents=True)
+    Path("pets/light").mkdir()
+    for i in range(10):
+        for name, colour in (("dark", 10), ("light", 250)):
+            Image.fromarray(np.full((20, 30), colour - i, np.uint8)).save(f"pets/{name}/{i}.png")
+    recipe = tiny_transfer("[train]\nepochs = 1\n")
+    views = "--set features.views=2 (the frozen backbone runs twice an image, not in every epoch)"
+    side = "--set data.image_shape=48 (now 96x100; the first file has 20x30)"
+    for more, told in (
+        ({}, f"Faster on this CPU: {views}, {side}."),
+        ({"features": {"views": 1}}, f"Faster on this CPU: {side}."),
+        ({"augment": {"policy": [{"name": "mixup"}]}}, f"Faster on this CPU: {side}."),
+        ({"data": {"image_shape": [64, 64, 3]}}, f"Faster on this CPU: {views}."),
+        ({"model": {"name": "small_cnn"}, "data": {"image_shape": [64, 64, 3]}}, ""),
+    ):
+        tables = {"data": {"name": "pets", "image_shape": [96, 100, 3], **more.pop("data", {})}, **more}
+        config = load_config(recipe, tables) if "model" not in tables else load_config("folder_scratch", tables)
+        dataset = with_all_splits(load_config_data(config.data), 0.1)
+        assert Fit(config, dataset, choose("cpu"), quiet=True).faster() == told

@@ -7,7 +7,7 @@ import time
 import pytest
 from conftest import command, here
 
-import kerascls
+import kerascls.errors
 from kerascls.cli import cli
 
 
@@ -70,3 +70,37 @@ def test_a_reader_that_goes_away_is_no_error():
         f"{sys.executable} -m kerascls list | head -1", shell=True, capture_output=True, text=True, check=True
     )
     assert (process.stdout, process.stderr) == ("recipes:\n", "")
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        ("train mnist_cnn --lr 0.01", "'--set train.learning_rate=0.01'"),
+        ("train mnist_cnn --model=small_cnn", "'--set model.name=small_cnn'"),
+        ("train mnist_cnn --imgsz 64", "'--set data.image_shape=64'"),
+        ("train mnist_cnn --image-size --quiet", "'--set data.image_shape=VALUE'"),
+        ("sweep mnist_cnn --bs 32", "'--set train.batch_size=32'"),
+        ("train mnist_cnn --epoch 3", "'--epochs 3'"),
+        ("train mnist_cnn --size 64", "'--set data.image_shape=64'"),
+        ("train mnist_cnn --device", "'--devices VALUE'"),
+        ("train mnist_cnn --debices cpu", "'--devices'"),
+        ("export run --format tflite", "litert?"),
+        ("export run --format tf", "saved_model?"),
+        ("export run --format savedmodel", "saved_model?"),
+        ("export run --format hdf5", "h5?"),
+        ("export run --format onx", "onnx?"),
+    ],
+)
+def test_what_other_tools_call_it_is_answered_by_its_name_here(words, hint, capsys):
+    code, _, err = here(*words.split(), capsys=capsys)
+    assert code == 2 and f"Did you mean {hint}" in err.splitlines()[-1]
+
+
+def test_an_option_like_no_other_gets_no_hint(capsys):
+    for words in ("evaluate run --lr 0.1", "train mnist_cnn --nothing"):
+        assert "Did you mean" not in here(*words.split(), capsys=capsys)[2]
+
+
+def test_python_hints_at_a_format_too():
+    with pytest.raises(kerascls.errors.OutputError, match=r"Received: 'tflite'. Did you mean litert\?"):
+        kerascls.export("run", "tflite")

@@ -217,3 +217,43 @@ def test_broken_toml_and_unknown_recipes_are_one_line(mine, capsys):
     assert "not valid TOML" in one_line_error("train", "mine.toml", capsys=capsys)
     assert "Did you mean mnist_cnn?" in one_line_error("train", "mnist_cn", capsys=capsys)
     assert "kerascls new nowhere" in one_line_error("train", "nowhere.toml", capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    "key, meant",
+    [
+        ("train.lr", "learning_rate"),
+        ("train.bs", "batch_size"),
+        ("train.optimiser", "optimizer"),
+        ("train.image_size", "data.image_shape"),
+        ("data.imgsz", "image_shape"),
+        ("data.model", "model.name"),
+        ("model.lr", "train.learning_rate"),
+        ("train.momentun", "momentum"),
+    ],
+)
+def test_other_tools_names_of_keys_are_answered_by_ours(mine, key, meant):
+    with pytest.raises(ConfigError) as error:
+        config.load_config(mine(), config.parse_sets([f"{key}=1"]))
+    assert f"{key} is not a" in str(error.value) and f" Did you mean {meant}?" in str(error.value)
+
+
+def test_a_key_without_its_section_is_named():
+    with pytest.raises(ConfigError, match=r"Received: 'lr=0.1'. Did you mean train.learning_rate=0.1\?"):
+        config.parse_sets(["lr=0.1"])
+    with pytest.raises(ConfigError, match=r"Received: 'epochs'\.$"):
+        config.parse_sets(["epochs"])
+
+
+def test_one_number_is_the_side_of_a_square(mine):
+    def shape(text, recipe=RECIPE):
+        return config.load_config(mine(recipe), config.parse_sets([f"data.image_shape={text}"])).data.image_shape
+
+    assert shape("64") == shape("[64, 64, 3]") == [64, 64, 3]
+    gray = RECIPE.replace("[data]", "[data]\nimage_shape = [28, 28, 1]")
+    assert shape("64", gray) == [64, 64, 1]  # as the recipe's own
+    for text in ("[64]", "big", "64.5", "true"):
+        with pytest.raises(ConfigError, match=r"as in --set 'data.image_shape=\[64, 64, 3\]', or 64 for short. Rec"):
+            shape(text)
+    with pytest.raises(ConfigError, match="data.image_shape must be at least 1"):
+        shape("0")
