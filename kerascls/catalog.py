@@ -153,8 +153,12 @@ def _functions(path: Path) -> tuple[dict[str, ast.FunctionDef], dict[str, ast.ex
 
 def _options(function: ast.FunctionDef) -> dict[str, Any]:
     """A function's keyword-only arguments and their defaults (None where not a literal)."""
+    return _literals(function.args.kwonlyargs, function.args.kw_defaults)
+
+
+def _literals(arguments: Sequence[ast.arg], defaults: Sequence[ast.expr | None]) -> dict[str, Any]:
     options = {}
-    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+    for argument, default in zip(arguments, defaults, strict=True):
         try:
             value = ast.literal_eval(default)
         except (ValueError, TypeError):
@@ -164,11 +168,27 @@ def _options(function: ast.FunctionDef) -> dict[str, Any]:
 
 
 def build_options(path: Path) -> dict[str, Any]:
-    """The options of a model: keyword-only arguments of its `build` and their defaults."""
+    """The options of a model: the arguments of its `build` behind image_shape and num_classes, and their defaults; None
+    where there is none, or it is not a literal."""
+    build = _build_function(path)
+    positional = build.args.args[2:]
+    defaults = [None] * (len(positional) - len(build.args.defaults)) + build.args.defaults
+    return _literals(positional, defaults[-len(positional) :] if positional else []) | _options(build)
+
+
+def required_options(path: Path) -> list[str]:
+    """Those that have no default."""
+    arguments = _build_function(path).args
+    keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    positional = arguments.args[2 : len(arguments.args) - len(arguments.defaults)]
+    return [argument.arg for argument in positional] + [argument.arg for argument, value in keywords if value is None]
+
+
+def _build_function(path: Path) -> ast.FunctionDef:
     functions, _ = _functions(path)
     if "build" not in functions:
         raise ConfigError(f"{path.name} has no `def build(image_shape, num_classes)`, which every model file needs.")
-    return _options(functions["build"])
+    return functions["build"]
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from kerascls.catalog import (
     policy_limits,
     policy_options,
     policy_output_shape,
+    required_options,
 )
 from kerascls.errors import ConfigError
 from kerascls.kinds import HEAD_BYTES, image_kind, unread_kind
@@ -174,6 +175,12 @@ def model_problems(name: str, options: Mapping[str, Any]) -> list[str]:
             f"Known: {', '.join(model_files())}, or a path, ./my_net.py."
         ]
     known = build_options(path)
+    if missing := [key for key in required_options(path) if key not in options]:
+        return [
+            f"model.{key} is missing: build() of {name} takes {key} and gives it no default. Give it one, or "
+            f"--set model.{key}=VALUE."
+            for key in missing
+        ]
     problems = _option_problems(f"model.{{}} is not an option of {name}.", "model.{}", options, known)
     if not problems and "backbone" in known:
         problems = _backbone_problems({**known, **options})

@@ -1,13 +1,18 @@
 """One harness for every file in models/, so a new one is tested the day it appears."""
 
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_backbone
+from conftest import REPOSITORY, here, one_line_error, small_npz, tiny_backbone
 
-from kerascls.catalog import model_files
+import kerascls
+from kerascls.catalog import build_options, model_files
 from kerascls.errors import ModelError
 from kerascls.models import build_model, check_model, copy_for_training
+from kerascls.recipe_faults import model_problems
 
 # Image shape, and (total, trainable) parameters on it and 10 classes; a model that is not here fails.
 PARAMETERS = {
@@ -199,3 +204,50 @@ def test_a_subclassed_model_is_refused_since_its_file_needs_its_code():
 
     with pytest.raises(ModelError, match="must be functional or Sequential with an Input, not a subclass"):
         check_model("./mine.py", Subclass(), (8, 8, 1), 2)
+
+
+def test_the_readmes_network_trains_as_it_stands(capsys):
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(# my_net.py: .*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    Path("my_net.py").write_text(program)
+    words = re.match(r"# my_net.py: kerascls (.*)\n", program)[1].split()
+    small_npz("small.npz", count=10)
+    code, out, err = here(*words, "--data", "small.npz", "--epochs", "1", "--out", "run", "--quiet", capsys=capsys)
+    assert (code, out, err) == (0, "run\n", "")
+    assert kerascls.load("run").keras_model.layers[2].filters == 32
+
+
+NET = """import keras
+def build({}):
+    x = keras.layers.Flatten()(i := keras.Input(image_shape))
+    return keras.Model(i, keras.layers.Dense(num_classes, activation={})(x))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, activation, told",
+    [
+        (
+            "image_shape, num_classes, *, options",
+            "'softmax'",
+            "model.options is missing: build() of ./net.py takes options and gives it no default. Give it one, or "
+            "--set model.options=VALUE.",
+        ),
+        ("image_shape, num_classes, units, rate=1", "'softmax'", "model.units is missing: build() of ./net.py takes"),
+        ("image_shape, num_classes", "softmax", "name 'softmax' is not defined (NameError in line 4)."),
+        ("image_shape", "'softmax'", "build() takes 1 positional argument but 2 were given (TypeError)."),
+    ],
+)
+def test_what_is_wrong_with_a_network_of_ones_own_is_named(arguments, activation, told, capsys):
+    Path("net.py").write_text(NET.format(arguments, activation))
+    line = one_line_error(
+        "train", "mnist_cnn", "--data", "digits", "--set", "model.name=./net.py", "--epochs", "1", capsys=capsys
+    )
+    assert told in line and "Choose another" not in line
+
+
+def test_options_may_stand_before_the_star_too():
+    Path("net.py").write_text("def build(image_shape, num_classes, filters=8, *, rate=0.5, given):\n    pass\n")
+    assert build_options(Path("net.py")) == {"filters": 8, "rate": 0.5, "given": None}
+    assert model_problems("./net.py", {"filters": 4, "given": 1}) == []
+    assert "model.filters must be a whole number" in model_problems("./net.py", {"filters": "4", "given": 1})[0]

@@ -1,13 +1,14 @@
 """Keras models. `models/<name>.py` is the model `<name>`; a user's `./my_net.py` is the same.
 
-Such a file has `build(image_shape, num_classes, *, ...options)`. Every model takes uint8 or float32
-`(batch, height, width, channels)` in [0, 255], scales inside, and returns float32 probabilities
-`(batch, num_classes)`.
+Such a file has `build(image_shape, num_classes, *, filters=32)`, its options under any names, each with a default.
+Every model takes uint8 or float32 `(batch, height, width, channels)` in [0, 255], scales inside, and returns float32
+probabilities `(batch, num_classes)`.
 """
 
 import functools
 import importlib
 import importlib.util
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,12 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
         raise
     except (Exception, SystemExit) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((frame.lineno for frame in reversed(frames) if Path(frame.filename).name == Path(name).name), None)
+        told = f"{reason.rstrip('.')} ({type(error).__name__}" + (f" in line {line})." if line else ").")
         raise ModelError(
             f"Model {name} cannot be built for images of {tuple(image_shape)} and {num_classes} classes: "
-            f"{reason} Choose another data.image_shape or model."
+            + (told if name.endswith(".py") else f"{reason} Choose another data.image_shape or model.")
         ) from None
     check_model(name, model, tuple(image_shape), num_classes)
     return model
