@@ -176,7 +176,7 @@ class Exporter:
         if self._questions is None:
             card = self.classifier.card
             files, names = samples(self.run)
-            found = Questions.of_noise(card.image_shape)
+            found = Questions.of_noise(card)
             if files:
                 found, unread = Questions.of_files(files, names, card)
                 if unread:
@@ -231,7 +231,7 @@ class Exporter:
         if split is None:
             return None
         chosen = spread(len(split), HELD_OUT)
-        return Questions.of_arrays(split.images[chosen], split.labels[chosen])
+        return Questions.of_arrays(split.images[chosen], split.labels[chosen], self.classifier.card)
 
     def calibration_images(self) -> np.ndarray:
         """uint8 `(n, *image_shape)`, at most CALIBRATION: of the folder that was named, else training images."""

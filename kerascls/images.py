@@ -99,14 +99,14 @@ def _in_strips(change: Callable[[tf.Tensor], tf.Tensor], image: tf.Tensor, chann
 
 
 def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") -> tf.Tensor:
-    """uint8 `(..., h, w, C)` to `(..., height, width, C)`. Resizing to the same size is the identity.
+    """uint8 `(..., h, w, C)` to `(..., height, width, C)`. The same size is the identity but under "center_crop".
 
     Args:
         rule: "stretch" brings both sides to their length, bilinear with antialias, rounded half to even.
             "nearest" does so by picking pixels, pixel i from ((2 i + 1) h) // (2 height), as Pillow's NEAREST does.
             "cover" keeps the aspect ratio: resized as by "stretch" until both sides are covered, then the centre is
-            cut out. "center_crop" does so to 8/7 of the size before it cuts: 224 is cut out of 256 (torchvision's
-            Resize(256) and CenterCrop(224)).
+            cut out. "center_crop" does so to 8/7 of the size before it cuts: 224 is cut out of 256, as torchvision's
+            Resize(256) and CenterCrop(224) do, to the pixel: the longer side rounded down, the margin half to even.
     """
     shape = tf.shape(images)
     h, w = shape[-3], shape[-2]
@@ -131,7 +131,8 @@ def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") ->
         part, h, w = middle()
         by_height = tf.cast(high, tf.int64) * tf.cast(w, tf.int64) >= tf.cast(wide, tf.int64) * tf.cast(h, tf.int64)
         size = tf.where(by_height, [high, w * high // h], [h * wide // w, wide])
-        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        margin = size - [height, width]
+        top, left = tf.unstack((margin + margin // 2 % 2) // 2)  # half of it, rounded half to even
         return bilinear(part, size)[..., top : top + height, left : left + width, :]
 
     resized = {
@@ -141,7 +142,7 @@ def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") ->
         "center_crop": lambda: cut(8 / 7),
     }[rule]
     same = tf.logical_and(tf.equal(h, height), tf.equal(w, width))
-    out = tf.cond(same, lambda: images, resized)
+    out = resized() if rule == "center_crop" else tf.cond(same, lambda: images, resized)
     return tf.ensure_shape(out, [*images.shape[:-3], height, width, images.shape[-1]])
 
 

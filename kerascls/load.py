@@ -206,6 +206,8 @@ class Classifier:
     def resize(self, images: np.ndarray) -> np.ndarray:
         """uint8 `(n, height, width, channels)` of any size brought to `(n, *image_shape)` by the card's rule.
 
+        Pixels of the model's own size are taken as they are, under every rule.
+
         Raises:
             DataError: they are of another type, number of dimensions or of channels, or without a pixel.
         """

@@ -78,7 +78,7 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
 def resize(image: np.ndarray, height: int, width: int, rule: str = "stretch") -> np.ndarray:
     """As `images.resize`, of one image: uint8 `(h, w, C)` to `(height, width, C)`."""
     h, w = image.shape[:2]
-    if (h, w) == (height, width):
+    if (h, w) == (height, width) and rule != "center_crop":
         return image
     if rule == "stretch":
         return _bilinear(image, height, width)
@@ -91,7 +91,7 @@ def resize(image: np.ndarray, height: int, width: int, rule: str = "stretch") ->
     top, left = (h - rows) // 2, (w - columns) // 2
     image, h, w = image[top : top + rows, left : left + columns], rows, columns
     size = (high, w * high // h) if high * w >= wide * h else (h * wide // w, wide)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    top, left = (round((have - wanted) / 2) for have, wanted in zip(size, (height, width), strict=True))
     return _bilinear(image, *size)[top : top + height, left : left + width]
 
 

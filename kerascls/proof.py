@@ -30,7 +30,7 @@ class Questions:
 
     Attributes:
         pixels: uint8 `(n, *image_shape)`, as the run reads each image.
-        encoded: the images' files; None for a kind that a SavedModel does not decode (TIFF).
+        encoded: the images' files; None where pixels alone are asked, as of a TIFF, which a SavedModel does not decode.
         labels: int ids; -1 where an image's class is not known.
     """
 
@@ -64,16 +64,18 @@ class Questions:
         return cls(stacked, encoded, np.array(labels, np.int32)), unread
 
     @classmethod
-    def of_arrays(cls, images: np.ndarray, labels: np.ndarray) -> "Questions":
-        """Of uint8 images `(n, *image_shape)` and int ids."""
+    def of_arrays(cls, images: np.ndarray, labels: np.ndarray, card: Card) -> "Questions":
+        """Of uint8 images `(n, *image_shape)`, as the run reads them, and int ids."""
         from kerascls.formats import encode_png
 
-        return cls(images, [encode_png(image) for image in images], labels.astype(np.int32))
+        # Under "center_crop" no file gives these pixels: an image of the model's size would be cut once more.
+        encoded = [None if card.resize == "center_crop" else encode_png(image) for image in images]
+        return cls(images, encoded, labels.astype(np.int32))
 
     @classmethod
-    def of_noise(cls, shape: tuple[int, int, int]) -> "Questions":
-        noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (64, *shape), np.uint8)
-        return cls.of_arrays(noise, np.full(64, -1))
+    def of_noise(cls, card: Card) -> "Questions":
+        noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (64, *card.image_shape), np.uint8)
+        return cls.of_arrays(noise, np.full(64, -1), card)
 
     def resized(self, card: Card, most: int = 8) -> "Questions":
         """The first images at another size and shape, which an export that resizes must bring back as the run does."""

@@ -121,7 +121,8 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
             input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, name="images")], autograph=False
         )
         def pixels(self, images):
-            return answer(resize(images, height, width, card.resize))
+            fits = tf.reduce_all(tf.shape(images)[1:3] == (height, width))  # then they are what the model takes
+            return answer(tf.cond(fits, lambda: images, lambda: resize(images, height, width, card.resize)))
 
         @tf.function(input_signature=[], autograph=False)
         def class_names(self):

@@ -435,13 +435,13 @@ def write_samples(folder: Path, split: Split, classifier: Classifier, most: int)
     from kerascls.images import encode_png
 
     chosen = spread(len(split), most)
-    images = split.images[chosen]
-    probabilities = classifier.probabilities(images, SAMPLE_BATCH_SIZE)
     files = [f"{i:03d}.png" for i in range(len(chosen))]
     with atomic(folder, replace_folder=True) as temporary:
         temporary.mkdir()
-        for file, image in zip(files, images, strict=True):
+        for file, image in zip(files, split.images[chosen], strict=True):
             (temporary / file).write_bytes(encode_png(image))
+        seen = np.stack(classifier.read([temporary / file for file in files]))  # under "center_crop" cut once more
+        probabilities = classifier.probabilities(seen, SAMPLE_BATCH_SIZE)
         write_json(
             temporary / "samples.json",
             {

@@ -199,6 +199,29 @@ def test_a_damaged_export_is_caught_and_nothing_is_left(digits_run, tmp_path, na
         assert not list((run / "exports").iterdir())
 
 
+def test_a_saved_model_cuts_files_of_its_own_size_and_takes_such_pixels_as_they_are(digits_run, tmp_path):
+    import tensorflow as tf
+
+    from kerascls.images import encode_png, resize
+
+    classifier = kerascls.load(digits_run)
+    card = dataclasses.replace(classifier.card, resize="center_crop")
+    export_module.FORMATS["saved_model"].write(type(classifier)(card, classifier.keras_model), tmp_path / "m", None)
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
+    cut = resize(tf.constant(image), 32, 32).numpy()[2:30, 2:30]  # Resize(32), CenterCrop(28)
+    (as_file,), (as_pixels,) = classifier.probabilities(cut[None]), classifier.probabilities(image[None])
+    assert np.abs(as_file - as_pixels).max() > 1e-3
+    model = tf.saved_model.load(str(tmp_path / "m" / "1"))
+    by_bytes = model.signatures["serving_default"](image_bytes=tf.constant([encode_png(image)]))
+    assert np.allclose(by_bytes["probabilities"][0], as_file, atol=1e-6)
+    by_pixels = model.signatures["pixels"](images=tf.constant(image[None]))
+    assert np.allclose(by_pixels["probabilities"][0], as_pixels, atol=1e-6)
+    (tmp_path / "a.png").write_bytes(encode_png(image))
+    for loaded in (kerascls.load(tmp_path / "m"), type(classifier)(card, classifier.keras_model)):
+        (prediction,) = loaded.predict(tmp_path / "a.png")
+        assert abs(prediction.probability - as_file.max()) < 1e-6
+
+
 def test_a_saved_model_that_resizes_otherwise_is_caught_whatever_its_card_says(digits_run, tmp_path, monkeypatch):
     run = shutil.copytree(digits_run, tmp_path / "run")
     kind = export_module.FORMATS["saved_model"]

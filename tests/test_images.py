@@ -10,6 +10,7 @@ from PIL import Image
 
 from kerascls import formats, images
 from kerascls.errors import DataError, TooLarge
+from kerascls.pixels import resize as resize_by_pillow
 
 GENERATOR = np.random.default_rng(0)
 RGB = GENERATOR.integers(0, 256, (9, 7, 3), np.uint8)
@@ -219,9 +220,72 @@ def test_center_crop_scales_the_shorter_side_to_eight_sevenths_and_cuts():
         images.resize(tf.constant(whole), 28, 43).numpy()[:, 9:34],
     )
     for rule in ("stretch", "nearest", "cover", "center_crop"):
-        assert np.array_equal(images.resize(tf.constant(wide), 64, 100, rule).numpy(), wide), rule
+        if rule != "center_crop":
+            assert np.array_equal(images.resize(tf.constant(wide), 64, 100, rule).numpy(), wide), rule
         both = images.resize(tf.constant(np.stack([wide, wide])), 28, 28, rule).numpy()
         assert np.array_equal(both[1], images.resize(tf.constant(wide), 28, 28, rule).numpy()), rule
+
+
+SIZES = [(224, 224), (225, 225), (256, 256), (299, 256), (256, 299), (300, 257), (257, 511), (1, 1), (7, 90), (90, 7)]
+SIZES += [(223, 333), (500, 375), (375, 501), (33, 32), (28, 28), (31, 29), (100, 1), (1, 100), (37, 1234)]
+
+
+def torchvision(image, target):
+    """Resize(round(target * 8 / 7)) and CenterCrop(target), by the formulas of torchvision.transforms.functional."""
+    h, w = image.shape[:2]
+    short = round(target * 8 / 7)
+    new_h, new_w = (short, int(short * w / h)) if h <= w else (int(short * h / w), short)
+    whole = images.resize(tf.constant(image), new_h, new_w).numpy()
+    top, left = int(round((new_h - target) / 2.0)), int(round((new_w - target) / 2.0))
+    return whole[top : top + target, left : left + target]
+
+
+@pytest.mark.parametrize("target", [224, 28, 31, 96, 299, 1])
+def test_center_crop_is_torchvisions_to_the_pixel(target):
+    generator = np.random.default_rng(0)
+    for h, w in SIZES if target in (28, 31) else SIZES[::3]:
+        image = generator.integers(0, 256, (h, w, 3), np.uint8)
+        expected = torchvision(image, target)
+        assert expected.shape == (target, target, 3)
+        ours = images.resize(tf.constant(image), target, target, "center_crop").numpy()
+        assert np.array_equal(ours, expected), (h, w)
+        assert np.array_equal(resize_by_pillow(image, target, target, "center_crop"), expected), (h, w)
+
+
+def test_center_crop_takes_the_margin_by_half_to_even():
+    # 64 x 101 for 28: 32 x 50 (50.5 rounded down), margins 4 and 22; 64 x 106: 32 x 53, margin 25, of which 12 go
+    # before; 64 x 110: 32 x 55, margin 27, of which 14 go before.
+    ramp = np.arange(110, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2)
+    for width, size, left in ((101, 50, 11), (106, 53, 12), (110, 55, 14)):
+        whole = images.resize(tf.constant(ramp[:, :width]), 32, size).numpy()
+        cut = images.resize(tf.constant(ramp[:, :width]), 28, 28, "center_crop").numpy()
+        assert np.array_equal(cut, whole[2:30, left : left + 28])
+
+
+def test_a_canvas_holds_what_center_crop_takes():
+    """Training on a canvas of 8/7 and cutting its middle is what evaluation sees, to the pixel."""
+    generator = np.random.default_rng(0)
+    for h, w in SIZES[:12]:
+        image = generator.integers(0, 256, (h, w, 3), np.uint8)
+        canvas = images.resize(tf.constant(image), 256, 256, "cover").numpy()
+        evaluated = images.resize(tf.constant(image), 224, 224, "center_crop").numpy()
+        assert np.array_equal(canvas[16:240, 16:240], evaluated), (h, w)
+
+
+def test_center_crop_cuts_images_of_the_models_own_size_wherever_they_come_from(tmp_path):
+    from kerascls.datasets import load_dataset
+
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
+    expected = torchvision(image, 28)
+    Image.fromarray(image[..., 0]).save(tmp_path / "a.png")
+    assert np.array_equal(images.read_pixels(tmp_path / "a.png", (28, 28, 1), rule="center_crop"), expected)
+    np.savez(tmp_path / "a.npz", x_train=image[None, ..., 0], y_train=[0], x_test=image[None, ..., 0], y_test=[0])
+    for shape in ((28, 28, 1), None):  # None: the data's own
+        data = load_dataset(str(tmp_path / "a.npz"), image_shape=shape, resize="center_crop")
+        assert np.array_equal(data.splits["train"].images[0], expected), shape
+    digits = load_dataset("digits")
+    cut = load_dataset("digits", image_shape=digits.image_shape, resize="center_crop")
+    assert np.array_equal(cut.splits["test"].images[0], torchvision(digits.splits["test"].images[0], 28))
 
 
 ODD = odd_files()

@@ -247,7 +247,10 @@ def load_dataset(
         raise DataError(f"{name}: load() failed: {type(error).__name__}: {error}") from None
     if not isinstance(dataset, Dataset):
         raise DataError(f"{name}: load() must return a kerascls.datasets.Dataset. Received: {type(dataset).__name__}")
-    if image_shape is None or tuple(image_shape) == dataset.image_shape:
+    resizes_itself = "resize" in inspect.signature(load).parameters
+    if (image_shape is None or tuple(image_shape) == dataset.image_shape) and (
+        resizes_itself or resize != "center_crop"
+    ):
         return dataset
     splits = {
         key: dataclasses.replace(split, images=fit_arrays(split.images, image_shape, resize))
@@ -410,8 +413,9 @@ def describe_dataset(name: str, classes: Sequence[str] = ()) -> tuple[tuple[str,
 
 
 def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None, resize: str = "stretch") -> np.ndarray:
-    """uint8 `(n, h, w, 1 or 3)` brought to `image_shape` by `images`' rules; as it is where None or equal."""
-    if image_shape is None or images.shape[1:] == tuple(image_shape):
+    """uint8 `(n, h, w, 1 or 3)` brought to `image_shape`, their own where None, by `images`' rules."""
+    image_shape = images.shape[1:] if image_shape is None else tuple(image_shape)
+    if images.shape[1:] == image_shape and resize != "center_crop":
         return images
     import tensorflow as tf
 

@@ -109,7 +109,7 @@ def load_tfds(
         )
     target = tuple(image_shape or own_shape)
     # TFDS wrote such images itself, as PNG of exactly this shape: its decoder and ours give the same pixels.
-    plain = fixed and target == tuple(own_shape)
+    plain = fixed and target == tuple(own_shape) and resize != "center_crop"
     splits = {}
     for split in ("train", "validation", "test"):
         if split in builder.info.splits and builder.info.splits[split].num_examples:
