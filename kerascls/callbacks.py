@@ -135,6 +135,8 @@ class SaveState(keras.callbacks.Callback):
         others: the callbacks before; those with a `memory`, the shape of what they `remember`, are asked to, and to
             `recall` it.
         average: among them, or None.
+        kept: weights of the kept epoch, as `checkpoint.values` gives them, which go along; empty where nobody will
+            need them. What a checkpoint has is put into this list.
     """
 
     def __init__(
@@ -145,9 +147,10 @@ class SaveState(keras.callbacks.Callback):
         progress: Callable[[], dict[str, Any]],
         others: Sequence[keras.callbacks.Callback],
         average: Average | None,
+        kept: list[list[np.ndarray]],
     ):
         super().__init__()
-        self.run, self.steps, self.every, self.progress = run, steps, every, progress
+        self.run, self.steps, self.every, self.progress, self.kept = run, steps, every, progress, kept
         self.remembering = [callback for callback in others if hasattr(callback, "memory")]
         self.average = average
         self.written: Place | None = None  # what the last checkpoint is of
@@ -167,6 +170,7 @@ class SaveState(keras.callbacks.Callback):
     def restore(self, state: State) -> None:
         state.restore("weights", changing(self.model.classifier))
         state.restore("optimizer", _tensors(self.model.optimizer.variables))
+        self.kept[:] = state.arrays["kept"]
         for callback in self.remembering:
             callback.recall(state.recalled(type(callback).__name__, callback.memory))
 
@@ -204,6 +208,7 @@ class SaveState(keras.callbacks.Callback):
             "optimizer": checkpoint.values(_tensors(self.model.optimizer.variables)),
             "metrics": self.measured or checkpoint.values(self.metric_variables()),
             "generators": checkpoint.values(generator_states(self.model)),
+            "kept": self.kept,
         }
         told = {type(callback).__name__: callback.remember() for callback in self.remembering}
         checkpoint.write(self.run, State(self.place, told, self.progress(), arrays))

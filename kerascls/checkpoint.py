@@ -1,8 +1,9 @@
 """Checkpoints: all that a training is at one moment, in one file, from which it goes on to the same bits.
 
 `checkpoint/state.npz` in the run folder holds the weights that can change, the optimiser's slots and moving averages,
-the metrics of the epoch, the states of dropout's generators, and as JSON the place in the schedule and what the
-callbacks remember. It is written whole or not at all, and holds no code and no name of a class.
+the weights of the epoch that a second phase will begin from, the metrics of the epoch, the states of dropout's
+generators, and as JSON the place in the schedule and what the callbacks remember. It is written whole or not at all,
+and holds no code and no name of a class.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from kerascls.json_files import fault, only, read_json
 from kerascls.runs import CHECKPOINT
 
 _FILE, _FORMAT = "state.npz", 1
-KINDS = ("weights", "optimizer", "metrics", "generators")
+KINDS = ("weights", "optimizer", "metrics", "generators", "kept")
 PROGRESS = {  # of manifest.json, what a training goes on with
     "seconds": {"total": (float, None), "fit": (float, None), "epochs": [float]},
     "best_epoch": (int, None),
@@ -101,14 +102,19 @@ class State:
             raise RunError(
                 f"The checkpoint's {kind} are not those of this training: it was of another network or code."
             )
-        for variable, replicas in zip(variables, values, strict=True):
-            for local, value in zip(_local(variable), replicas, strict=True):
-                local.assign(value)
+        assign(variables, values)
 
 
 def values(variables: Iterable[Any]) -> list[list[np.ndarray]]:
     """Of each tf.Variable its value on each replica, copied."""
     return [[local.numpy().copy() for local in _local(variable)] for variable in variables]
+
+
+def assign(variables: Iterable[Any], values: Iterable[list[np.ndarray]]) -> None:
+    """Gives each tf.Variable what `values` took from it."""
+    for variable, replicas in zip(variables, values, strict=True):
+        for local, value in zip(_local(variable), replicas, strict=True):
+            local.assign(value)
 
 
 def _local(variable: Any) -> tuple[Any, ...]:

@@ -198,7 +198,12 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Finetune:
-    epochs: int = _key(0, types=(int,), low=0, doc="epochs after those of [train] in which the backbone trains too")
+    epochs: int = _key(
+        0,
+        types=(int,),
+        low=0,
+        doc="epochs after those of [train], from the kept one on, in which the backbone trains too",
+    )
     unfreeze: int | str = _key(
         0,
         types=(int, str),
@@ -256,7 +261,10 @@ class Augment:
         types=(float, int),
         low=0,
         high=1,
-        doc="share of the epochs that the policy is applied in; the last ones see the images as they are",
+        doc=(
+            "share of the epochs, those of [finetune] among them, that the policy is applied in; the last ones see the "
+            "images as they are"
+        ),
     )
 
 

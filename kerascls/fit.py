@@ -56,6 +56,7 @@ class Fit:
     state: State | None = None
     saver: Any = None
     average: Any = None
+    tuning = False  # whether it is in [finetune]
 
     def __init__(self, config: Config, dataset: Dataset, placement: Placement, quiet: bool, log_steps: int = 0):
         """`dataset` has its splits, train among them.
@@ -102,6 +103,8 @@ class Fit:
         self.engine = choose_engine(config.features.engine, placement.kind)
         self.body, head = split_model(self.reference) if config.features.views else (None, self.reference)
         self.extractor: Any = None
+        self.epochs = config.train.epochs + config.finetune.epochs  # of all phases, as far as one knows
+        self.kept: list[list[np.ndarray]] = []  # weights of the kept epoch, where another phase is to come
         self.train_part(head)
         self.manifest: dict[str, Any] = {
             "seconds": {"total": None, "fit": None, "epochs": []},
@@ -150,6 +153,9 @@ class Fit:
                     callbacks += self.callbacks(phase.batches.steps)
                     place = Place(1, *[self.fit_phase(train, phase, callbacks, place)] * 2)
                 if finetune.epochs:
+                    self.begin_from_kept()
+                    self.tuning = True
+                    self.epochs = place.begin + finetune.epochs  # [train] may have stopped early
                     if self.body:
                         self.sync()
                         self.train_part(self.reference)
@@ -317,6 +323,14 @@ class Fit:
         )
         return place.epoch + len(history.epoch)
 
+    def begin_from_kept(self) -> None:
+        """Gives the model the weights of the epoch that is kept, with which the next phase begins."""
+        from kerascls.callbacks import changing
+
+        if self.kept:
+            checkpoint.assign(changing(self.classifier), self.kept)
+            self.kept.clear()
+
     def check_place(self, place: Place, steps: float = math.inf) -> None:
         """Raises RunError where the recipe's training, of `steps` an epoch, never is at `place`."""
         train, finetune = self.config.train.epochs, self.config.finetune.epochs
@@ -339,11 +353,6 @@ class Fit:
         write_json(self.folder / "profile.json", found)
         if not self.quiet:
             print(timing.table(found), file=sys.stderr, flush=True)
-
-    @property
-    def epochs(self) -> int:
-        """Of all phases."""
-        return self.config.train.epochs + self.config.finetune.epochs
 
     def steps_per_execution(self, steps: int) -> int:
         """Under a strategy 1: Keras 3.15 fails with more."""
@@ -396,7 +405,9 @@ class Fit:
             self.average = Average()
             callbacks.append(self.average)
         if folder:
-            self.saver = SaveState(folder, steps, train.checkpoint_steps, self.progress, callbacks, self.average)
+            self.saver = SaveState(
+                folder, steps, train.checkpoint_steps, self.progress, callbacks, self.average, self.kept
+            )
             callbacks.append(self.saver)
         return callbacks
 
@@ -431,6 +442,11 @@ class Fit:
 
     def keep(self) -> None:
         """Called where the model as it is now is the one that would be kept if training ended."""
+        from kerascls.callbacks import changing
+
+        if self.config.finetune.epochs and not self.tuning:
+            with self.averaged():
+                self.kept[:] = checkpoint.values(changing(self.classifier))
 
     def sync(self) -> None:
         """Brings what the copy has learnt back to the reference's own layers."""

@@ -369,6 +369,7 @@ class _Training(Fit):
         return None
 
     def keep(self) -> None:
+        super().keep()
         self.save(self.run.model_path)
 
     def save(self, path: Path) -> None:

@@ -72,8 +72,21 @@ def test_a_training_killed_while_it_is_scored_is_only_scored(tmp_path, monkeypat
     assert features[0]["accuracy_difference"] == features[1]["accuracy_difference"]
 
 
-def ended(out: Path | None, after, monkeypatch, **options):
+@pytest.mark.parametrize("after", [2, 4, 5])  # in [train] behind its best epoch, at its end, in [finetune]
+def test_fine_tuning_begins_from_the_kept_epoch_whenever_the_run_was_killed(monkeypatch, after):
+    train = '[train]\nepochs = 4\nbatch_size = 8\noptimizer = "sgd"\nlearning_rate = 0.3\n'
+    recipe = tiny_transfer(f'{train}[finetune]\nepochs = 2\nunfreeze = "conv2"\n', count=24)
+    whole = kerascls.train(recipe, out="whole")
+    ended(Path("parts"), after, monkeypatch, recipe=recipe, overrides={})
+    kept = checkpoint.read(Path("parts")).arrays["kept"]
+    assert len(kept) == (2 if after <= 4 else 0)
+    assert kerascls.train(resume="parts").validation == whole.validation
+    assert endure.facts(Path("parts")) == endure.facts(Path("whole"))
+
+
+def ended(out: Path | None, after, monkeypatch, recipe="mnist_cnn", **options):
     """A run whose process ended when its checkpoint of that number was written."""
+    options = {"overrides": SMALL, **({"data": "digits"} if recipe == "mnist_cnn" else {}), **options}
     written = []
     save = SaveState.save
 
@@ -87,7 +100,7 @@ def ended(out: Path | None, after, monkeypatch, **options):
         patch.setattr(SaveState, "save", counting)
         patch.setattr("kerascls.callbacks.SAVED_SHARE", 0)
         with pytest.raises(Killed):
-            kerascls.train("mnist_cnn", data="digits", out=out, overrides=SMALL, **options)
+            kerascls.train(recipe, out=out, **options)
     run = Run(out or Path("saved_models/mnist_cnn-digits"))
     run.write_manifest({**run.manifest, "status": "running"})  # a kill leaves no other word
     return run.path

@@ -16,6 +16,7 @@ from conftest import here, one_line_error, tiny_transfer
 from keras.src.utils import file_utils
 
 import kerascls
+from kerascls.callbacks import KeepEpoch
 from kerascls.catalog import backbones
 from kerascls.errors import ConfigError, ModelError, TrainingFailed, WeightsMissing
 from kerascls.files import alone
@@ -253,6 +254,45 @@ def test_ctrl_c_between_the_phases_keeps_the_first(tiny, monkeypatch):
     monkeypatch.setattr("kerascls.models.unfreeze_backbone", interrupt)
     result = kerascls.train(tiny, out="run")
     assert result.status == "interrupted" and result.kept_epoch in (1, 2) and result.test is not None
+
+
+@pytest.mark.parametrize("views, precision, ema", [(0, "float32", 0.5), (0, "bfloat16", 0.0), (1, "float32", 0.0)])
+def test_fine_tuning_begins_from_the_kept_epoch(tiny, monkeypatch, views, precision, ema):
+    original = KeepEpoch.on_epoch_end
+    decreed = [3.0, 1.0, 2.0, 4.0, 5.0]  # the second is the best, whatever it is
+    monkeypatch.setattr(
+        KeepEpoch, "on_epoch_end", lambda self, epoch, logs: original(self, epoch, {"val_loss": decreed[epoch]})
+    )
+    change = {
+        "train": {"epochs": 3, "ema_momentum": ema},
+        "finetune": {"learning_rate": 1e-20},  # with which nothing changes
+        "features": {"views": views},
+        "devices": {"precision": precision},
+    }
+    assert kerascls.train(tiny, out="run", overrides=change).kept_epoch == 2
+    with open("run/history.csv", encoding="utf-8") as file:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(file)]
+    assert abs(losses[2] / losses[1] - 1) > 1e-4
+    assert losses[3:] == pytest.approx([losses[1]] * 2, rel=1e-5)
+
+
+def test_a_phase_that_stops_early_shortens_what_until_is_a_share_of(tiny, monkeypatch):
+    made = []
+    original = TrainingModel.__init__
+
+    def init(self, *arguments, **more):
+        original(self, *arguments, **more)
+        made.append((self.first_step, self.policy_steps))
+
+    monkeypatch.setattr(TrainingModel, "__init__", init)
+    change = {
+        "train": {"epochs": 8, "early_stopping_patience": 1, "learning_rate": 1e-20},
+        "augment": {"policy": [{"name": "flip"}], "until": 0.5},
+    }
+    kerascls.train(tiny, out="run", overrides=change)
+    steps = 3
+    # Ten epochs are planned. After two, of which the second is no better, [train] stops: of four, two are augmented.
+    assert made == [(0, 5 * steps), (2 * steps, 2 * steps)]
 
 
 def test_augmentation_goes_on_counting_its_steps_in_the_second_phase(tiny, monkeypatch):
