@@ -99,6 +99,20 @@ def looks_like_image(path: str | Path) -> bool:
     return image_kind(head) is not None or unread_kind(head) is not None
 
 
+def stored_as(path: str | Path) -> tuple[int, bool]:
+    """Bits a channel of an image file, 8 or 16, and whether it has transparent pixels, by its header; (8, False) where
+    that cannot be read."""
+    from PIL import Image
+
+    try:
+        head = read_bytes(path, HEAD_BYTES)
+        with Image.open(path) as image:
+            wide = image.mode.startswith(("I", "F")) or (image_kind(head) == "png" and head[24] == 16)
+            return 16 if wide else 8, image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+    except Exception:  # Pillow raises whatever its plugins raise
+        return 8, False
+
+
 def checked_bytes(path: str | Path, encoded: bytes, max_pixels: int | None = None) -> bytes:
     """`read_encoded` of bytes that were read already; `path` names them in errors, `max_pixels` is an upload's."""
     if reason := refusal(encoded, path):

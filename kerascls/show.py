@@ -12,6 +12,7 @@ from kerascls.catalog import is_recipe
 from kerascls.datasets import Dataset, Split, is_folder, load_dataset, load_recipe_data
 from kerascls.errors import ConfigError
 from kerascls.recipe_faults import size_problems
+from kerascls.remarks import remarks
 from kerascls.split import with_all_splits
 
 SAMPLES = 9
@@ -20,7 +21,7 @@ FOLDER_SHAPE = (224, 224, 3)  # a folder's images are shown as `folder` trains o
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """What `kerascls show` prints, and the picture that it drew."""
+    """What `kerascls show` prints, and the picture that it drew; `notes` are what is odd about the data."""
 
     name: str
     source: str
@@ -98,7 +99,7 @@ def show(
         counts,
         picture,
         dataset.skipped,
-        dataset.notes,
+        tuple(remarks(dataset)),
     )
 
 

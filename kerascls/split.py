@@ -129,7 +129,8 @@ def folds_of(split: Split, folds: int, seed: int = SPLIT_SEED) -> np.ndarray:
 def equal_images(dataset: Dataset) -> list[str]:
     """Lines on equal images where they mislead: those of other splits that are in train too, and those under two
     labels; each with how many there are, and the first."""
-    splits = {"train": dataset.splits["train"], **dataset.splits}
+    first = next((name for name in ("train", "all") if name in dataset.splits), next(iter(dataset.splits)))
+    splits = {first: dataset.splits[first], **dataset.splits}
     if splits.get("validation") is splits.get("test"):  # data.validation = "test"
         splits.pop("validation", None)
     starts = np.cumsum([0, *map(len, splits.values())])
@@ -146,7 +147,7 @@ def equal_images(dataset: Dataset) -> list[str]:
     lines = []
     for name, start in zip(splits, starts, strict=False):
         shared = start + np.flatnonzero(firsts[start : start + len(splits[name])] < starts[1])
-        if name != "train" and len(shared):
+        if first == "train" != name and len(shared):
             lines.append(
                 f"{len(shared):,} of {len(splits[name]):,} {name} images are in train too, which flatters the scores: "
                 f"{told(shared[0])} is {told(firsts[shared[0]])}, for one"

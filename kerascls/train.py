@@ -26,10 +26,11 @@ from kerascls.features import choose_precision, computed_by
 from kerascls.files import atomic, write_csv, write_json, write_text
 from kerascls.fit import Fit
 from kerascls.load import Classifier, load
+from kerascls.remarks import remarks
 from kerascls.resume import Ended, advice, code_digest, interrupted, portable, taken_up
 from kerascls.runs import CHECKPOINT, Run, now
 from kerascls.save import save_keras
-from kerascls.split import equal_images, with_all_splits
+from kerascls.split import with_all_splits
 from kerascls.status import shown
 
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
@@ -311,7 +312,7 @@ class _Training(Fit):
             flush=True,
         )
         left_out = skipped_lines(self.dataset.skipped, f", listed in {self.run.path / 'skipped.csv'}")
-        for line in [*left_out, *equal_images(self.dataset), *self.notes()]:
+        for line in [*left_out, *remarks(self.dataset), *self.notes()]:
             print(line, file=sys.stderr, flush=True)
 
     def notes(self) -> list[str]:
