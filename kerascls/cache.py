@@ -1,7 +1,8 @@
-"""The cache of features: what a frozen backbone computed once, kept for the next training.
+"""The cache: what a frozen backbone computed once, and what folders of images were found to hold.
 
-An entry is a folder named by what it depends on, with `features.npy`, float32 `(n, *feature_shape)`, and `key.json`.
-Rows are appended to `features.part` as they are computed, so what was interrupted goes on from there.
+An entry is a folder named by what it depends on, with `key.json`. One of features has `features.npy`, float32
+`(n, *feature_shape)`; rows are appended to `features.part` as they are computed, so what was interrupted goes on from
+there. What those of folders have, `datasets/_index.py` says. All share one limit.
 """
 
 import contextlib
@@ -25,14 +26,14 @@ from kerascls.files import alone, write_json
 from kerascls.json_files import fault, read_json
 
 CACHE_MB = 20_000  # 10**6 bytes, where KERASCLS_CACHE_MB says nothing: ResNet50's features of 2.4 million images
+FEATURES, FOLDERS = "features", "folders"  # kinds of entries, and the folders that they lie in
 _PART, _DONE, _KEY, _LOCKS = "features.part", "features.npy", "key.json", "locks"
 
 
 def cache_folder() -> Path:
-    """$KERASCLS_CACHE, else $XDG_CACHE_HOME/kerascls, else ~/.cache/kerascls; features lie below it."""
+    """$KERASCLS_CACHE, else $XDG_CACHE_HOME/kerascls, else ~/.cache/kerascls."""
     given = os.environ.get("KERASCLS_CACHE")
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kerascls"
-    return base / "features"
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kerascls"
 
 
 def cache_limit() -> int:
@@ -50,9 +51,9 @@ class Entry:
     path: Path
 
     @classmethod
-    def of(cls, key: dict[str, Any]) -> "Entry":
+    def of(cls, key: dict[str, Any], kind: str = FEATURES) -> "Entry":
         text = json.dumps(key, sort_keys=True)
-        return cls(cache_folder() / hashlib.sha256(text.encode()).hexdigest()[:20])
+        return cls(cache_folder() / kind / hashlib.sha256(text.encode()).hexdigest()[:20])
 
     @property
     def lock(self) -> Path:
@@ -91,6 +92,10 @@ class Entry:
             return {}
         return {} if fault(told, {"view?": int}) else told
 
+    def describe(self, about: dict[str, Any]) -> None:
+        """Writes what `about` tells."""
+        write_json(self.path / _KEY, about)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Alone among all processes; a second one waits, and says so."""
@@ -110,7 +115,7 @@ class Entry:
         np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
         head, row = header.getvalue(), 4 * math.prod(shape[1:])
         try:
-            write_json(self.path / _KEY, key)
+            self.describe(key)
             with part.open("r+b" if part.exists() else "w+b") as file:
                 if file.read(len(head)) != head:
                     file.seek(0)
@@ -133,7 +138,7 @@ class Entry:
         """
         try:
             rows = np.load(self.path / _DONE, mmap_mode="r", allow_pickle=False)
-            os.utime(self.path / _KEY)  # for the entry that was not used for longest to go first
+            self.touch()
         except (OSError, ValueError) as error:
             raise DataError(
                 f"Cached features {self.path} are damaged ({error}). `kerascls features --clear`."
@@ -141,6 +146,11 @@ class Entry:
         if rows.shape != shape or rows.dtype != np.float32:
             raise DataError(f"Cached features {self.path} are damaged. `kerascls features --clear` removes them.")
         return rows
+
+    def touch(self) -> None:
+        """It was used now: the entry that was not for longest goes first."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path / _KEY)
 
     def remove(self) -> bool:
         """Whether it could be: one that a process works on stays."""
@@ -163,10 +173,8 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
 
 def entries() -> list[Entry]:
     """All of the cache, the one used last first."""
-    folder = cache_folder()
-    found = (
-        [Entry(path) for path in folder.iterdir() if path.name != _LOCKS and path.is_dir()] if folder.is_dir() else []
-    )
+    folders = [folder for kind in (FEATURES, FOLDERS) if (folder := cache_folder() / kind).is_dir()]
+    found = [Entry(path) for folder in folders for path in folder.iterdir() if path.name != _LOCKS and path.is_dir()]
     used = [(entry.used, entry) for entry in found if entry.files]
     return [entry for _, entry in sorted(used, key=lambda one: -one[0])]
 
@@ -205,11 +213,10 @@ def table() -> str:
     lines = [f"{cache_folder()}: {total / 1e6:,.1f} of {cache_limit() / 1e6:,.0f} MB"]
     for entry in found:
         about = entry.about()
-        state = "" if entry.complete else "  (not complete)"
-        view = f"view {about.get('view', 0) + 1}"
         day = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-        lines.append(
-            f"{entry.size / 1e6:>10,.1f} MB  {day}  {about.get('what', entry.path.name)}, {view}, "
-            f"{about.get('images', '?')} images, {about.get('precision', '?')}{state}"
-        )
+        told = [about.get("what", entry.path.name), f"{about.get('images', '?')} images"]
+        if entry.path.parent.name == FEATURES:
+            told.insert(1, f"view {about.get('view', 0) + 1}")
+            told.append(about.get("precision", "?") + ("" if entry.complete else "  (not complete)"))
+        lines.append(f"{entry.size / 1e6:>10,.1f} MB  {day}  {', '.join(told)}")
     return "\n".join(lines)

@@ -807,7 +807,7 @@ def new(name: str, source: str) -> None:
 @cli.command("features")
 @click.option("--clear", "clear_all", is_flag=True, help="Remove all that no process works on.")
 def features_(clear_all: bool) -> None:
-    """List the cache of backbone features, which recipes with features.views fill, or clear it.
+    """List or clear the cache: backbone features, of recipes with features.views, and what folders of images hold.
 
     It lies in $KERASCLS_CACHE, else ~/.cache/kerascls, and takes at most $KERASCLS_CACHE_MB megabytes (20,000): what
     was not used for longest goes first.

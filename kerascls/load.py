@@ -4,10 +4,7 @@ All of them pass through `scan` first, which executes nothing. Nothing but Keras
 uncompiled.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from kerascls import devices
+from kerascls.ahead import ahead
 from kerascls.card import Card, border_sides
+from kerascls.datasets import in_batches
+from kerascls.datasets._folder import FileImages
 from kerascls.errors import DataError, ModelError
 from kerascls.formats import Held, Upload
 from kerascls.inputs import given_images
@@ -26,8 +26,6 @@ from kerascls.scan.containers import ARCHITECTURE, check_regular
 from kerascls.scan.graphs import check_graph, read_graph
 from kerascls.scan.layers import read_checked
 from kerascls.status import doing
-
-_LEAST_SHARE = 8  # files that a thread decodes by one call; below, calling costs more than a core gains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Classifier:
         """Probabilities of every image.
 
         Args:
-            images: uint8 array `(n, *image_shape)` in [0, 255].
+            images: uint8 array `(n, *image_shape)` in [0, 255], or `FileImages`, which are decoded ahead of the model.
             batch_size: images at a time; the answer depends on it by less than 1e-6.
 
         Returns:
@@ -106,10 +104,12 @@ class Classifier:
             raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         images = self.pixels(images)
         out = np.empty((len(images), len(self.class_names)), np.float32)
+        done = 0
         with doing("answering", len(images)) as progress:
-            for at in range(0, len(images), batch_size):
-                out[at : at + batch_size] = self._answers(images[at : at + batch_size])
-                progress.step(min(batch_size, len(images) - at))
+            for batch in in_batches(images, batch_size):
+                out[done : done + len(batch)] = self._answers(batch)
+                done += len(batch)
+                progress.step(len(batch))
         return out
 
     def _answers(self, images: np.ndarray) -> np.ndarray:
@@ -164,23 +164,8 @@ class Classifier:
         self, images: Any, top_k: int = 5, invert: bool = False, batch_size: int = 32
     ) -> Iterator[list[tuple[Prediction, np.ndarray | None]]]:
         """`stream`, a batch at a time. All cores decode ahead of the model, by a bounded number of batches."""
-        cores = os.cpu_count() or 1
-        share = max(_LEAST_SHARE, -(-batch_size // cores))  # of a batch, to a core
-        ahead = max(2, -(-2 * cores * share // batch_size))  # batches that wait, decoded, under way or yet to be
-        rest = given_images(images)
-        waiting: collections.deque = collections.deque()
-        pool = concurrent.futures.ThreadPoolExecutor(cores)
-        try:
-            while True:
-                while len(waiting) <= ahead and (chunk := list(itertools.islice(rest, batch_size))):
-                    shares = [chunk[at : at + share] for at in range(0, len(chunk), share)]
-                    waiting.append((chunk, [pool.submit(self.read, each, invert) for each in shares]))
-                if not waiting:
-                    return
-                chunk, tasks = waiting.popleft()
-                yield self._answer(chunk, [item for task in tasks for item in task.result()], top_k, batch_size)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for chunk, read in ahead(given_images(images), batch_size, lambda share: self.read(share, invert)):
+            yield self._answer(chunk, read, top_k, batch_size)
 
     def read(
         self, files: Sequence[str | os.PathLike | Upload | Held], invert: bool = False
@@ -194,9 +179,9 @@ class Classifier:
         return [255 - item if invert and isinstance(item, np.ndarray) else item for item in read]
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
-        """`images`, if they are uint8 `(n, *image_shape)`. Raises DataError otherwise."""
+        """`images`, if they are uint8 `(n, *image_shape)`, an array or in files. Raises DataError otherwise."""
         shape, kind = getattr(images, "shape", ()), getattr(images, "dtype", type(images).__name__)
-        if tuple(shape[1:]) != self.image_shape or kind != np.uint8 or not isinstance(images, np.ndarray):
+        if tuple(shape[1:]) != self.image_shape or kind != np.uint8 or not isinstance(images, np.ndarray | FileImages):
             raise DataError(
                 f"Images must be uint8 (n, {', '.join(map(str, self.image_shape))}). `predict` takes others. "
                 f"Received: {kind} {tuple(shape)}"

@@ -174,7 +174,7 @@ def on_canvas(split: Split, canvas: tuple[int, int] | None, cache_mb: int) -> Sp
         return dataclasses.replace(split, images=images)
     files: FileImages = split.origin.on_canvas(*canvas)
     kept = int(np.prod(files.shape)) <= cache_mb * 10**6
-    return dataclasses.replace(split, images=files[:] if kept else files, origin=files)
+    return dataclasses.replace(split, images=files.decoded() if kept else files, origin=files)
 
 
 def share_among(replicas: int, batches: tf.data.Dataset) -> tf.data.Dataset:

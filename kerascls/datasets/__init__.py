@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -163,6 +163,15 @@ class Dataset:
                 for content, label in sorted(zip(split.origin.contents, split.labels.tolist(), strict=True)):
                     digest.update(content + label.to_bytes(4, "little"))
         return digest.hexdigest()
+
+
+def in_batches(images: "np.ndarray | FileImages", size: int, start: int = 0) -> Iterator[np.ndarray]:
+    """All from position `start` on, in order, `size` at a time; those in files are decoded ahead."""
+    if not isinstance(images, np.ndarray):
+        yield from images.batches(size, start)
+        return
+    for at in range(start, len(images), size):
+        yield images[at : at + size]
 
 
 def spread(count: int, most: int) -> np.ndarray:

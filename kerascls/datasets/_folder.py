@@ -1,30 +1,27 @@
 """Folders of images: `train/`, `validation/` and `test/` of class folders, or plain class folders.
 
 Every file is read and decoded once before training, so what cannot be read is left out with its reason, and never
-met in the middle of an epoch. Decoded images stay in memory where they fit; else they are read again when needed.
+met in the middle of an epoch. Decoded images stay in memory where they fit; else they are read again when needed. What
+was learnt is kept (`_index`), so that a folder that is opened again costs what has changed in it.
 """
 
-import concurrent.futures
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from kerascls import devices
+from kerascls.ahead import ahead
 from kerascls.datasets import Dataset, Split, folder_name, natural_key, nfc
+from kerascls.datasets._index import digests, readable, store_pixels
 from kerascls.datasets._layout import MOST_NAMED, list_folder
+from kerascls.datasets._opening import BATCH, decoded_before, examine
 from kerascls.errors import DataError, printable
-from kerascls.formats import checked_bytes, image_kind, looks_like_image, read_bytes
+from kerascls.formats import checked_bytes, image_kind, read_bytes
 from kerascls.status import doing
-
-_CHUNK = 256  # files between two looks at the results; bounds what waits in memory
-_BATCH = 32  # of them that one call into TensorFlow decodes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,14 +70,34 @@ class FileImages:
             DataError: a file is gone or was changed since the folder was read.
         """
         if isinstance(at, int | np.integer):
-            return self._pixels(at)
+            return self._read([at])[0]
         chosen = np.arange(len(self))[at]
         out = np.empty((len(chosen), *self.image_shape), np.uint8)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(chosen), _CHUNK):
-                for i, pixels in enumerate(pool.map(self._pixels, chosen[start : start + _CHUNK]), start):
-                    out[i] = pixels
+        done = 0
+        for _, images in ahead(chosen, BATCH, self._read):
+            out[done : done + len(images)] = images
+            done += len(images)
         return out
+
+    def batches(self, size: int, start: int = 0) -> Iterator[np.ndarray]:
+        """All from position `start` on, in order, uint8 `(size, *image_shape)` at a time, decoded ahead. Raises as
+        reading them does."""
+        for _, images in ahead(range(start, len(self)), size, self._read):
+            yield np.stack(images)
+
+    def decoded(self) -> np.ndarray:
+        """All of them, uint8 `(n, *image_shape)`; what an earlier training decoded is not read again."""
+        rule = self.image_shape, self.background, self.resize
+        contents = np.frombuffer(b"".join(self.contents), np.uint8).reshape(-1, 32)
+        pixels, there = decoded_before(self.root, rule, contents)
+        if not there.all():
+            missing = np.flatnonzero(~there)
+            done = 0
+            for images in self.only(missing).batches(BATCH):
+                pixels[missing[done : done + len(images)]] = images
+                done += len(images)
+            store_pixels(self.root, rule, contents, pixels)
+        return pixels
 
     def encoded(self, i: int) -> bytes:
         """The bytes of file `i` as `images.decode` takes them; what `__getitem__` raises.
@@ -93,11 +110,17 @@ class FileImages:
             raise DataError(f"{path}: was changed since the folder was read.")
         return checked_bytes(path, raw) if image_kind(raw) == "tiff" else raw  # it is what was checked
 
-    def _pixels(self, i: int) -> np.ndarray:
-        from kerascls.images import decoded_pixels
+    def _read(self, positions: Sequence[int]) -> list[np.ndarray]:
+        from kerascls.images import read_batch
 
-        path = self.root / self.names[i]
-        return decoded_pixels(path, self.encoded(i), self.image_shape, self.background, self.resize)
+        paths = [self.root / self.names[i] for i in positions]
+        places = dict(zip(paths, positions, strict=True))
+        read = lambda path: self.encoded(places[path])  # noqa: E731
+        images = read_batch(paths, self.image_shape, self.background, self.resize, read)
+        for image in images:
+            if isinstance(image, DataError):
+                raise image
+        return images
 
 
 def load_folder(
@@ -130,43 +153,42 @@ def load_folder(
         )
     with doing(f"listing {folder_name(root)}"):
         listing = list_folder(root, classes)
-    devices.start()
-    count = sum(len(entries) for entries in listing.splits.values())
-    kept = int(np.prod(image_shape)) * count <= cache_mb * 10**6
+    files = [file for entries in listing.splits.values() for file, _ in entries]
+    rule = tuple(image_shape), tuple(background), resize
+    kept = math.prod(image_shape) * len(files) <= cache_mb * 10**6
+    index, pixels = examine(root, files, rule, kept, stop=on_bad_image == "error")
     ids = {name: i for i, name in enumerate(listing.class_names)}
     skipped, bad, without = [], [], []
-    splits = {}
-    with doing(f"reading {folder_name(root)}", count) as progress:
-        for split, entries in listing.splits.items():
-            pixels = np.empty((len(entries) if kept else 0, *image_shape), np.uint8)
-            files, labels, contents, checksums = [], [], [], []
-            for (file, class_name), answer in _read_all(root, entries, image_shape, background, resize):
-                progress.step()
-                if isinstance(answer, DataError):
-                    skipped.append((file, str(answer).removeprefix(f"{root / file}: ")))
-                    if looks_like_image(root / file):
-                        bad.append((*skipped[-1], class_name))
-                        if on_bad_image == "error":
-                            raise DataError(
-                                f"Folder {root}: {_told(bad)}. Repair or remove it, or leave out what cannot be read: "
-                                "--set data.on_bad_image=skip"
-                            )
-                    continue
-                content, checksum, image = answer
-                if kept:
-                    pixels[len(files)] = image
-                files.append(file)
-                contents.append(content)
-                checksums.append(checksum)
-                labels.append(ids[class_name])
-            if files:
-                of_files = tuple(files), tuple(contents), tuple(checksums)
-                origin = FileImages(root, *of_files, image_shape, background, resize)
-                images = pixels[: len(files)] if kept else origin
-                splits[split] = Split(images, np.array(labels, np.int32), np.arange(len(files)), origin)
-            lost = {class_name for _, class_name in entries} - {listing.class_names[i] for i in labels}
-            above = "" if split == "all" else f"{split}/"
-            without += [(above + name, "has no image that can be read") for name in sorted(lost, key=natural_key)]
+    splits: dict[str, Split] = {}
+    at = taken = 0  # of all files, and of those that can be read
+    for split, entries in listing.splits.items():
+        rows = index.rows[at : at + len(entries)]
+        for i in np.flatnonzero(~readable(rows)).tolist():
+            file, class_name = entries[i]
+            skipped.append((file, index.reason(at + i)))
+            if rows["image"][i]:
+                bad.append((*skipped[-1], class_name))
+        if bad and on_bad_image == "error":
+            raise DataError(
+                f"Folder {root}: {_told(bad)}. Repair or remove it, or leave out what cannot be read: "
+                "--set data.on_bad_image=skip"
+            )
+        chosen = np.flatnonzero(readable(rows)).tolist()
+        labels = np.array([ids[entries[i][1]] for i in chosen], np.int32)
+        if chosen:
+            origin = FileImages(
+                root,
+                tuple(entries[i][0] for i in chosen),
+                tuple(digests(rows["content"][chosen])),
+                tuple(rows["checksum"][chosen].tolist()),
+                *rule,
+            )
+            images = origin if pixels is None else pixels[taken : taken + len(chosen)]
+            splits[split] = Split(images, labels, np.arange(len(chosen)), origin)
+        lost = {class_name for _, class_name in entries} - {listing.class_names[i] for i in np.unique(labels)}
+        above = "" if split == "all" else f"{split}/"
+        without += [(above + name, "has no image that can be read") for name in sorted(lost, key=natural_key)]
+        at, taken = at + len(entries), taken + len(chosen)
     skipped = [*without, *listing.skipped, *skipped]  # many files would hide a lost class
     if not splits:
         _check_bad(root, bad, len(bad), max_bad_share)
@@ -184,38 +206,6 @@ def load_folder(
     from kerascls.datasets import rename
 
     return rename(dataset, names)
-
-
-def _read_all(
-    root: Path,
-    entries: list[tuple[str, str]],
-    image_shape: tuple[int, int, int],
-    background: tuple[int, int, int],
-    resize: str,
-) -> Iterator[tuple[tuple[str, str], "tuple[bytes, int, np.ndarray] | DataError"]]:
-    """Each entry with its file's SHA-256, checksum and pixels, or with what is wrong with it; in order, in parallel."""
-    from kerascls.images import checksum, read_batch
-
-    def read(batch: list[tuple[str, str]]) -> "list[tuple[bytes, int, np.ndarray] | DataError]":
-        sums = {}
-
-        def checked(path: Path) -> bytes:
-            raw = read_bytes(path)
-            sums[path] = hashlib.sha256(raw).digest(), int(checksum(raw))
-            return checked_bytes(path, raw)
-
-        paths = [root / file for file, _ in batch]
-        answers = read_batch(paths, image_shape, background, resize, checked)
-        return [
-            answer if isinstance(answer, DataError) else (*sums[path], answer)
-            for path, answer in zip(paths, answers, strict=True)
-        ]
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(entries), _CHUNK):
-            chunk = entries[start : start + _CHUNK]
-            batches = [chunk[at : at + _BATCH] for at in range(0, len(chunk), _BATCH)]
-            yield from zip(chunk, itertools.chain.from_iterable(pool.map(read, batches)), strict=True)
 
 
 def _told(bad: Sequence[tuple[str, str, str]]) -> str:
