@@ -261,7 +261,8 @@ def _tell_result(result: Any, quiet: bool) -> None:
     split, scores = "test" if result.test else "validation", result.scores
     if quiet or scores is None:
         return
-    from kerascls.evaluate import accuracy_by_class
+    from kerascls.evaluate import accuracy_by_class, chosen_by
+    from kerascls.runs import Run
 
     _announce(result.notice)
     click.echo(
@@ -271,7 +272,7 @@ def _tell_result(result: Any, quiet: bool) -> None:
     if lines := accuracy_by_class(scores):
         click.echo(f"accuracy by class:\n{lines}")
     for file, what in (
-        ("model.keras", f"the trained model: epoch {result.kept_epoch}"),
+        ("model.keras", f"the trained model: epoch {result.kept_epoch}{chosen_by(Run(result.path))}"),
         ("metrics.json", "all scores"),
         ("history.csv", "every epoch"),
         ("curves.png", "learning curves"),

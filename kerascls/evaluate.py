@@ -270,6 +270,25 @@ def read_history(run: Run) -> list[dict[str, float | None]]:
         raise RunError(f"{run.path}/history.csv cannot be read: {error}") from None
 
 
+def chosen_by(run: Run) -> str:
+    """Why a run's kept epoch was kept, for people, where that is its validation loss; and which epoch was the most
+    accurate on validation, where that is another."""
+    kept = run.manifest["kept_epoch"]
+    if kept != run.manifest["best_epoch"] or not (run.path / "history.csv").is_file():
+        return ""
+    rows = {row["epoch"]: row for row in read_history(run) if row["val_accuracy"] is not None}
+    if kept not in rows:
+        return ""
+    best = max(rows.values(), key=lambda row: row["val_accuracy"])
+    told = ", of the lowest validation loss"
+    if best["val_accuracy"] > rows[kept]["val_accuracy"]:
+        told += (
+            f", with validation accuracy {rows[kept]['val_accuracy']:.4f}; epoch {best['epoch']:.0f} had "
+            f"{best['val_accuracy']:.4f}"
+        )
+    return told
+
+
 def accuracy_by_class(scores: "Mapping[str, Any]") -> str:
     """A line a class, `airplane  0.7310 of 1,000`: the share of its images that are told right; "" above 20 classes."""
     rows = scores["per_class"]

@@ -301,18 +301,24 @@ class _Training(Fit):
         """On stderr: what is trained on, what was held out of it, and what was left out."""
         height, width, channels = self.dataset.image_shape
         given = {"train", *self.published.splits}
-        counts = ", ".join(
-            f"{len(self.splits[name]):,} {name}" + ("" if name in given else " (held out)")
+        own = self.config.data
+        names = [
+            name
             for name in ("train", "validation", "test")
-            if name in self.splits and not (name == "validation" and self.config.data.validation == "test")
+            if name in self.splits and not (name == "validation" and own.validation == "test")
+        ]
+        counts = ", ".join(
+            f"{len(self.splits[name]):,} {name}" + ("" if name in given else " (held out)") for name in names
         )
+        held = [f"data.{name} = {getattr(own, name):g}" for name in names if name not in given]
+        by = f"held out at random, each class in its share, equal images together: {' and '.join(held)}"
         print(
             f"{self.dataset.name}: {counts} images of {height}x{width}x{channels}, {self.num_classes} classes",
             file=sys.stderr,
             flush=True,
         )
         left_out = skipped_lines(self.dataset.skipped, f", listed in {self.run.path / 'skipped.csv'}")
-        for line in [*left_out, *remarks(self.dataset), *self.notes()]:
+        for line in [*([by] if held else []), *left_out, *remarks(self.dataset), *self.notes()]:
             print(line, file=sys.stderr, flush=True)
 
     def notes(self) -> list[str]:
@@ -345,7 +351,15 @@ class _Training(Fit):
             )
         features = self.config.features
         if features.views == 1 and self.config.augment.policy:
-            notes.append("features.views = 1: features of the images as they are. For augment.policy, 2 or more.")
+            notes.append(
+                "features.views = 1: the backbone sees each image as it is, and augment.policy is not applied. "
+                "--set features.views=4 adds three augmented views of each."
+            )
+        if features.views and self.config.train.epochs <= 10 and not self.config.train.early_stopping_patience:
+            notes.append(
+                f"{self.config.train.epochs} epochs of features are few, and cheap: --epochs 50 --set "
+                "train.early_stopping_patience=5 trains the head until it gets no better."
+            )
         if features.views and choose_precision(features.precision, place) != features.precision:
             notes.append("features.precision is float32: this processor does not compute in bfloat16.")
         return [note for note in notes if note]
@@ -422,8 +436,8 @@ class _Training(Fit):
         self.manifest["features"]["accuracy_difference"] = round(on_features - whole, 6)
         if not self.quiet:
             print(
-                f"{split} accuracy from {self.manifest['features']['precision']} features {on_features:.4f}, of the "
-                f"saved model on the images {whole:.4f}",
+                f"The saved model has {split} accuracy {whole:.4f} on the images; its head had {on_features:.4f} on "
+                f"their {self.manifest['features']['precision']} features, which should be about the same.",
                 file=sys.stderr,
                 flush=True,
             )

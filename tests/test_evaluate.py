@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import kerascls
 from kerascls import metrics
 from kerascls.datasets import load_dataset
 from kerascls.errors import OutputError
-from kerascls.evaluate import accuracy_by_class
+from kerascls.evaluate import accuracy_by_class, chosen_by
 from kerascls.runs import Run
 
 
@@ -119,3 +120,27 @@ def test_a_run_that_cannot_be_written_to_is_scored_all_the_same(run, capsys, mon
     code, out, err = here("evaluate", run, "--json", capsys=capsys)
     assert code == 0 and json.loads(out)["examples"] == 364
     assert err == "No pictures: Cannot write curves.png: No space left on device.\n"
+
+
+@pytest.mark.parametrize(
+    "kept, best, accuracies, told",
+    [
+        (2, 2, ("0.9", "0.95", "0.95"), ", of the lowest validation loss"),
+        (
+            2,
+            2,
+            ("0.9", "0.95", "0.97"),
+            ", of the lowest validation loss, with validation accuracy 0.9500; epoch 3 had 0.9700",
+        ),
+        (3, 2, ("0.9", "0.95", "0.97"), ""),  # train.keep = "last"
+        (3, None, ("", "", ""), ""),  # no validation
+    ],
+)
+def test_why_an_epoch_was_kept_is_said(kept, best, accuracies, told, monkeypatch):
+    Path("run").mkdir()
+    rows = [f"{epoch},1,0.5,0.8,0.4,{accuracy},0.1\n" for epoch, accuracy in enumerate(accuracies, 1)]
+    Path("run/history.csv").write_text(
+        "epoch,seconds,loss,accuracy,val_loss,val_accuracy,learning_rate\n" + "".join(rows)
+    )
+    monkeypatch.setattr(Run, "manifest", {"kept_epoch": kept, "best_epoch": best})
+    assert chosen_by(Run(Path("run"))) == told

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -17,6 +18,7 @@ from kerascls.datasets import Split
 from kerascls.errors import ConfigError, ModelError, RunError
 from kerascls.features import CHUNK, Extractor, folded, split_model
 from kerascls.models import build_model
+from kerascls.runs import Run
 
 RECIPE = """dense = 4
 
@@ -176,7 +178,11 @@ def test_bf16_is_computed_where_the_processor_has_it_and_said_where_not(tiny, mo
 
 def test_one_view_with_a_policy_says_that_nothing_is_drawn(tiny, capsys):
     kerascls.train(tiny, out="run", overrides={"features": {"views": 1}, **FLIP}, quiet=False)
-    assert "features.views = 1: features of the images as they are" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "features.views = 1: the backbone sees each image as it is, and augment.policy is not applied." in err
+    assert "3 epochs of features are few, and cheap: --epochs 50 --set train.early_stopping_patience=5" in err
+    scored = Run.open("run").metrics["splits"]["validation"]["accuracy"]
+    assert re.search(rf"The saved model has validation accuracy {scored:.4f} on the images; its head had \d", err)
 
 
 def test_the_engine_is_openvino_where_it_is_installed_and_tensorflow_elsewhere(tiny, monkeypatch):

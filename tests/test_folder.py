@@ -265,6 +265,7 @@ def test_train_a_folder_reports_the_split_and_names_the_broken_file(pets, capsys
     code, out, err = here("train", "mnist_cnn", "--data", pets, *options, capsys=capsys)
     assert code == 0, err
     assert "pets: 48 train, 6 validation (held out), 6 test (held out) images of 28x28x3, 3 classes" in err
+    assert "equal images together: data.validation = 0.1 and data.test = 0.1" in err
     assert "left out: 猫/broken.JPG: does not decode as jpeg" in err
     with open("run/splits.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
