@@ -58,12 +58,18 @@ def turn(
 
 
 def run(name: str, file: str, epochs: str) -> Measurement:
-    import numpy as np
-
     from kerascls.config import load_config
     from kerascls.devices import placement_for
+    from kerascls.process import deterministic_ops
 
     placement_for(load_config(EPOCH_ARTICLE).devices)
+    with deterministic_ops():
+        return measured(name, file, epochs)
+
+
+def measured(name: str, file: str, epochs: str) -> Measurement:
+    import numpy as np
+
     data = np.load(file)
     images, labels = data["x_train"], data["y_train"].astype("int32")
     plain = usual_epoch(images, labels) if name == "tfdata" else by_hand(images, labels)

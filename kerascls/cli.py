@@ -5,6 +5,7 @@ Results go to stdout, progress and warnings to stderr.
 
 import itertools
 import json
+import logging
 import os
 import re
 import shlex
@@ -890,6 +891,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code."""
     debug = "--debug" in arguments
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.ERROR))  # of libraries: what matters is raised, and told by us
     try:
         cli.main(list(arguments), prog_name="kerascls", standalone_mode=False)
         return 0
@@ -908,6 +911,8 @@ def run(arguments: Sequence[str]) -> int:
             raise
         _say_error(error)
         return error.exit_code if isinstance(error, KerasclsError) else 1
+    finally:
+        logging.disable(disabled)
 
 
 def _say_error(error: Exception) -> None:

@@ -7,15 +7,21 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from kerascls.config import Devices
 from kerascls.errors import ConfigError
+from kerascls.process import quiet_logs
 from kerascls.recipe_faults import parse_devices
 from kerascls.status import doing
 
 PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "ai-edge-litert")
+
+
+_STDERR = threading.RLock()
+_STARTING = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -23,52 +29,65 @@ def quiet_stderr() -> Iterator[None]:
     """Holds back what C++ writes to stderr while a library loads; shows it if the block raises.
 
     TF_CPP_MIN_LOG_LEVEL does not stop the lines written before its logging starts, so the file descriptor itself
-    is turned away.
+    is turned away. All threads have the same one, so another thread waits.
     """
-    try:
-        kept = os.dup(2)
-    except OSError:  # stderr is closed
-        yield
-        return
-    try:
-        held = tempfile.TemporaryFile()
-    except OSError:  # there is no room for one
-        os.close(kept)
-        yield
-        return
-    with held:
-        sys.stderr.flush()
-        os.dup2(held.fileno(), 2)
+    with _STDERR:
         try:
+            kept = os.dup(2)
+        except OSError:  # stderr is closed
             yield
-        except KeyboardInterrupt:  # nothing went wrong that the lines could explain
-            raise
-        except BaseException:
-            os.dup2(kept, 2)
-            held.seek(0)
-            os.write(2, held.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
+            return
+        try:
+            held = tempfile.TemporaryFile()
+        except OSError:  # there is no room for one
             os.close(kept)
+            yield
+            return
+        with held:
+            yield from _turned_away(kept, held)
+
+
+def _turned_away(kept: int, held: Any) -> Iterator[None]:
+    sys.stderr.flush()
+    os.dup2(held.fileno(), 2)
+    try:
+        yield
+    except KeyboardInterrupt:  # nothing went wrong that the lines could explain
+        raise
+    except BaseException:
+        os.dup2(kept, 2)
+        held.seek(0)
+        os.write(2, held.read())
+        raise
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def start(logical_cpus: int = 1, threads: int = 0) -> None:
     """Imports TensorFlow and Keras without their noise, and settles what cannot be changed later.
 
-    Where there is no GPU, op determinism is on, so that one seed on one kind of machine gives the same numbers. GPU
-    memory grows as needed (not run on a GPU). Calling it again is free.
+    A user's own code sees nothing of it, but that TensorFlow is imported. GPU memory grows as needed (not run on a
+    GPU). Calling it again is free.
 
     Args:
         logical_cpus: how many devices TensorFlow is to see the CPU as, if it has not started yet.
         threads: that share one operation, likewise; 0 for one a core. Left alone where there is a GPU.
     """
+    with _STARTING:
+        if not getattr(start, "done", False):
+            with doing("loading TensorFlow"), quiet_stderr(), quiet_logs():
+                _start(logical_cpus, threads)
+            start.done = True  # type: ignore[attr-defined]
+
+
+def _start(logical_cpus: int, threads: int) -> None:
+    wanted = {"KERAS_BACKEND": "tensorflow"}
     if "tensorflow" not in sys.modules:  # what is an error to C++ comes as an exception too, and is told by us
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    if getattr(start, "done", False):
-        return
-    with doing("loading TensorFlow"), quiet_stderr():
+        wanted["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -80,19 +99,17 @@ def start(logical_cpus: int = 1, threads: int = 0) -> None:
                 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * logical_cpus)
             if threads and not gpus:
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
-        if not gpus:
-            tf.config.experimental.enable_op_determinism()
-        import absl.logging
         import keras
 
-        # These repeat what our own messages say, some with a traceback, or tell of retracing, which several trainings
-        # in one process do.
-        absl.logging.set_verbosity(absl.logging.FATAL)
-        tf.get_logger().setLevel("ERROR")
         tf.zeros(1)  # the runtime starts here, with its last lines of noise
+    finally:  # both have been read by now
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError("Keras was imported with another backend before kerascls. Set KERAS_BACKEND=tensorflow.")
-    start.done = True  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +122,7 @@ class Placement:
         strategy: the tf.distribute strategy in whose scope model and optimiser are to be made.
         strategy_name: "default" (TensorFlow's own device, no strategy), "one_device" or "mirrored".
         precision: "float32", "bfloat16" or "float16".
-        deterministic: whether ops give the same bits every time.
+        deterministic: whether a training's ops give the same bits every time, see `process.deterministic_ops`.
         shards: parts of a batch that the CPU computes side by side; 1 on anything but one CPU.
         threads: that share one operation.
     """
@@ -190,8 +207,6 @@ def choose(
         raise ConfigError(f"devices.devices = {devices}: {_why_missing(kind, missing[0], found(kind))}")
     chosen = tuple(found(kind)[number] for number in numbers)
     precision = _settle_precision(precision, kind, chosen[0])
-    if kind == "cpu" or deterministic:
-        tf.config.experimental.enable_op_determinism()
     if len(chosen) > 1:
         strategy, name = tf.distribute.MirroredStrategy([f"/{device}" for device in chosen]), "mirrored"
     elif chosen[0] == default:
@@ -200,7 +215,8 @@ def choose(
         strategy, name = tf.distribute.OneDeviceStrategy(f"/{chosen[0]}"), "one_device"
     shards = shards if (kind, name) == ("cpu", "default") else 1
     threads = tf.config.threading.get_intra_op_parallelism_threads() or cores()
-    return Placement(kind, chosen, strategy, name, precision, is_op_determinism_enabled(), shards, threads)
+    repeats = kind == "cpu" or deterministic or is_op_determinism_enabled()
+    return Placement(kind, chosen, strategy, name, precision, repeats, shards, threads)
 
 
 def placement_for(wish: Devices) -> Placement:

@@ -14,6 +14,7 @@ from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, P
 from kerascls.files import atomic, one_at_a_time, write_json
 from kerascls.json_files import fault, read_json
 from kerascls.load import Classifier, load
+from kerascls.process import quiet_logs
 from kerascls.proof import Proof, Questions, prove
 from kerascls.runs import Run
 from kerascls.save import save_h5, save_keras, save_litert, save_onnx, save_openvino, save_saved_model, save_weights
@@ -130,6 +131,7 @@ class Exporter:
             self._classifier = load(self.run.path)
         return self._classifier
 
+    @quiet_logs()
     def export(self, format: str, out: Path | None = None) -> Export:
         """One format; see the function `export`."""
         kind = FORMATS[format]

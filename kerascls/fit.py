@@ -25,6 +25,7 @@ from kerascls.errors import ConfigError, DataError, RunError, TrainingFailed, We
 from kerascls.files import write_json
 from kerascls.json_files import only
 from kerascls.optimizers import learning_rate, make_optimizer
+from kerascls.process import begin_anew
 from kerascls.recipe_faults import size_problems
 from kerascls.runs import random_backbone_notice
 from kerascls.status import doing
@@ -71,8 +72,7 @@ class Fit:
 
         self.total_from = time.perf_counter()  # less what it took until it was interrupted
         self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(config.train.seed)
+        begin_anew(config.train.seed)
         self.dataset, self.splits = dataset, dataset.splits
         problems = size_problems(config.data.canvas, config.augment.policy, dataset.image_shape)
         if problems:

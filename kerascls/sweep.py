@@ -22,6 +22,7 @@ from kerascls.devices import Placement, placement_for, prepare
 from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.files import cannot_write, csv_line, write_csv
 from kerascls.fit import Fit
+from kerascls.process import deterministic_ops, put_back
 from kerascls.split import folds_of, with_all_splits
 from kerascls.status import doing
 
@@ -78,6 +79,7 @@ class SweepResult:
         return sorted(rows, key=lambda row: (-row["accuracy"]["mean"], row["loss"]) if row["accuracy"] else (1, 0))
 
 
+@put_back()
 def sweep(
     recipe: str | os.PathLike,
     grid: Mapping[str, Sequence[Any]],
@@ -144,7 +146,11 @@ def sweep(
     trials: list[Trial] = []
     told: set[str] = set()
     columns = [*grid, "fold", "seed", "epoch", "val_accuracy", "val_loss", "seconds", "error"]
-    with _claimed(out, recipe, columns, trials) as out, doing("sweep", count, "trainings", stays=True) as progress:
+    with (
+        _claimed(out, recipe, columns, trials) as out,
+        doing("sweep", count, "trainings", stays=True) as progress,
+        contextlib.ExitStack() as each,
+    ):
         for settings, table in zip(combinations, tables, strict=True):
             same_data = json.dumps(table.get("data", {}), sort_keys=True, default=str)
             if same_data not in loaded:
@@ -155,6 +161,7 @@ def sweep(
                 print(note, file=sys.stderr, flush=True)
             told |= {*config.notes}
             placement = placement_for(config.devices)
+            each.enter_context(deterministic_ops(placement.deterministic))
             for seed, fold in itertools.product(seeds, range(folds) if folds else [None]):
                 one = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
                 begin = time.perf_counter()

@@ -26,6 +26,7 @@ from kerascls.features import choose_precision, computed_by
 from kerascls.files import atomic, write_csv, write_json, write_text
 from kerascls.fit import Fit
 from kerascls.load import Classifier, load
+from kerascls.process import deterministic_ops, put_back
 from kerascls.remarks import remarks
 from kerascls.resume import Ended, advice, code_digest, interrupted, portable, taken_up
 from kerascls.runs import CHECKPOINT, Run, now
@@ -69,6 +70,7 @@ class TrainResult:
         return self.scores["accuracy"] if self.scores else None
 
 
+@put_back()
 def train(
     recipe: str | os.PathLike | None = None,
     *,
@@ -91,6 +93,9 @@ def train(
     offer: Callable[[Path, str], bool] | None = None,
 ) -> TrainResult:
     """Trains a recipe, scores the test split once at the end, and writes a run folder.
+
+    While it lasts, TensorFlow's op determinism is on where the device is a CPU, for all threads: random operations of
+    other code then demand a seed. When it ends, however it does, determinism, seeds and Keras' state are as they were.
 
     Args:
         recipe: a recipe's name, or the path of a .toml file. Defaults to mnist_cnn, with `resume` to the run's own.
@@ -156,16 +161,17 @@ def train(
         with taken_up(found[0], recipe, tables, None, data_dir) as ended:
             return _go_on(ended, quiet, log_steps)
     command = command or f"kerascls.train({config.recipe!r})"
-    training = _Training(config, dataset, placement, quiet, log_steps)
-    training.begin_run(out, name, command, profile)
-    with training.run.locked(), shown("train", wanted=not quiet):
-        return training.run_all()
+    with deterministic_ops(placement.deterministic):
+        training = _Training(config, dataset, placement, quiet, log_steps)
+        training.begin_run(out, name, command, profile)
+        with training.run.locked(), shown("train", wanted=not quiet):
+            return training.run_all()
 
 
 def _go_on(ended: Ended, quiet: bool, log_steps: int) -> TrainResult:
-    training = _Training(ended.config, ended.dataset, ended.placement, quiet, log_steps)
-    training.go_on(ended)
-    with shown("train", wanted=not quiet):
+    with deterministic_ops(ended.placement.deterministic), shown("train", wanted=not quiet):
+        training = _Training(ended.config, ended.dataset, ended.placement, quiet, log_steps)
+        training.go_on(ended)
         return training.run_all()
 
 

@@ -21,13 +21,14 @@ from kerascls.recipe_faults import parse_devices
 from kerascls.runs import Run
 
 
-def test_starting_writes_nothing_and_makes_ops_deterministic():
+def test_starting_writes_nothing_and_leaves_the_process_as_it_was():
     program = (
-        "from kerascls import devices; devices.start(); devices.start(); import tensorflow as tf; "
-        "from tensorflow.python.framework import config; print(config.is_op_determinism_enabled(), tf.zeros(1).shape)"
+        "import os, logging; env = dict(os.environ); from kerascls import devices; devices.start(); devices.start(); "
+        "import tensorflow as tf; from tensorflow.python.framework import config; "
+        "print(config.is_op_determinism_enabled(), tf.zeros(1).shape, tf.get_logger().level, env == dict(os.environ))"
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert (process.stdout, process.stderr) == ("True (1,)\n", "")
+    assert (process.stdout, process.stderr) == ("False (1,) 0 True\n", "")
 
 
 def test_what_went_wrong_while_starting_is_shown():

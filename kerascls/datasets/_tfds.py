@@ -14,6 +14,7 @@ from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split, check_memory
 from kerascls.errors import DataError, DataMissing
 from kerascls.files import alone
+from kerascls.process import quiet_logs
 
 _HOST = "https://storage.googleapis.com/tfds-data/"  # where TFDS itself looks first
 _PATIENCE = 5.0  # seconds; without a network TFDS alone would try for over 200
@@ -41,13 +42,12 @@ def network_reachable(url: str = _HOST, seconds: float = _PATIENCE) -> bool:
 
 
 def _builder(name: str, root: str | None) -> Any:
-    import absl.logging
-
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    import tensorflow_datasets as tfds
+    with quiet_logs():
+        import tensorflow_datasets as tfds
 
     try:
-        return tfds.builder(name, data_dir=root, try_gcs=False)
+        with quiet_logs():
+            return tfds.builder(name, data_dir=root, try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)  # those of the community are listed by a download
         raise DataError(f"TFDS has no data set named {name!r}.{nearest(name, known)}") from None

@@ -6,19 +6,18 @@ import math
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kerascls.errors import ModelError, OutputError
+from kerascls.process import replaced, same_draws
 from kerascls.scan.containers import WEIGHTS, Contents
 from kerascls.scan.layers import read_checked
 
 _ROOM = 4  # times the weights in the file: wrappers build what they wrap, and then their copies of it
-_BUILDING = threading.Lock()
 
 
 def read_model(path: Path, contents: Contents | None = None) -> keras.Model:
@@ -36,7 +35,7 @@ def read_model(path: Path, contents: Contents | None = None) -> keras.Model:
     if path.suffix == ".keras" and contents.card is not None:
         _need_room(path)
     try:
-        with _no_more_than(path, _ROOM * contents.values):
+        with _no_more_than(path, _ROOM * contents.values), same_draws():
             if path.is_file():
                 return keras.saving.load_model(path, compile=False, safe_mode=True)
             config = {key: value for key, value in contents.config.items() if key != "compile_config"}
@@ -72,28 +71,27 @@ def _no_room(path: Path) -> OutputError:
 
 @contextlib.contextmanager
 def _no_more_than(path: Path, most: int) -> Iterator[None]:
-    """Within it, layers are refused more than `most` numbers for their weights, before these are allocated.
+    """Within it, this thread's layers are refused more than `most` numbers for their weights, before these are made.
 
     How many a layer makes is known to its `build` alone; all of them ask `add_weight` for each.
     """
-    original, made = keras.layers.Layer.add_weight, 0
+    made = 0
 
-    def add_weight(layer: Any, shape: Any = None, *arguments: Any, **more: Any) -> Any:
-        nonlocal made
-        made += math.prod((shape,) if isinstance(shape, int) else shape or ())
-        if made > most + 1000:  # counters and seeds are in no file
-            raise ModelError(
-                f"{path} is refused: its layers would make {made:,} weights by {layer.name}, and {most // _ROOM:,} are "
-                "in the file."
-            )
-        return original(layer, shape, *arguments, **more)
+    def counted(original: Callable) -> Callable:
+        def add_weight(layer: Any, shape: Any = None, *arguments: Any, **more: Any) -> Any:
+            nonlocal made
+            made += math.prod((shape,) if isinstance(shape, int) else shape or ())
+            if made > most + 1000:  # counters and seeds are in no file
+                raise ModelError(
+                    f"{path} is refused: its layers would make {made:,} weights by {layer.name}, and "
+                    f"{most // _ROOM:,} are in the file."
+                )
+            return original(layer, shape, *arguments, **more)
 
-    with _BUILDING:
-        keras.layers.Layer.add_weight = add_weight
-        try:
-            yield
-        finally:
-            keras.layers.Layer.add_weight = original
+        return add_weight
+
+    with replaced(keras.layers.Layer, "add_weight", counted):
+        yield
 
 
 def not_loadable(path: Path, error: Exception) -> ModelError:

@@ -1,10 +1,11 @@
 """A classifier's head on a frozen pretrained backbone: any network of keras.applications, or a .keras file."""
 
 import contextlib
+import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kerascls.errors import KerasclsError, ModelError, WeightsMissing
 from kerascls.files import alone, atomic
 from kerascls.models._files import read_model
 from kerascls.models._layers import initializers
+from kerascls.process import replaced
 from kerascls.scan.containers import check_weights
 
 
@@ -159,10 +161,9 @@ def _weights_from(path: str | None, network: str) -> Iterator[None]:
 
     Which file a network wants is known to its constructor alone, which asks Keras' `get_file` for it.
     """
-    original = file_utils.get_file
     loading = contextlib.ExitStack()
 
-    def get_file(fname: str, origin: str, cache_subdir: str, file_hash: str | None = None) -> str:
+    def get_file(original: Callable, fname: str, origin: str, cache_subdir: str, file_hash: str | None = None) -> str:
         loading.enter_context(_fitting(path or fname, network, f"as Keras' own {fname}"))
         if path is not None:
             return path
@@ -191,12 +192,8 @@ def _weights_from(path: str | None, network: str) -> Iterator[None]:
             "the file: --set model.weights=PATH."
         )
 
-    file_utils.get_file = get_file
-    try:
-        with loading:
-            yield
-    finally:
-        file_utils.get_file = original
+    with replaced(file_utils, "get_file", lambda original: functools.partial(get_file, original)), loading:
+        yield
 
 
 @contextlib.contextmanager
