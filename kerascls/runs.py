@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,7 +115,15 @@ class Run:
         """Raises RunError where there is nothing to go on with; a checkpoint that a kill left there goes."""
         if self.manifest["status"] == "complete":
             shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
-            raise RunError(f"{self.path} is complete: there is nothing to go on with.")
+            raise RunError(f"{self.path} is complete: there is nothing to go on with. {self.anew()}")
+
+    def anew(self) -> str:
+        """How to train by a run's recipe with changes, for people."""
+        config = self.config
+        moved = self.manifest["data"].get("source") == "folder" or config.data.name.endswith((".npz", ".py"))
+        data = " --data PATH" if moved and not Path(config.data.name).exists() else ""
+        command = f"kerascls train {shlex.quote(str(self.path / 'config.toml'))}{data} --epochs {2 * config.train.epochs}"
+        return f"A longer training, or another, begins from its first epoch: `{command}`."
 
     def clear(self) -> None:
         """Removes what writers that were killed left behind. Call it `locked`."""

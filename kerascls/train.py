@@ -136,9 +136,10 @@ def train(
     if resume is not None and (out is not None or profile):
         raise ConfigError("`resume` goes on with a run where it is: leave out `out` and `profile`.")
     if resume is not None and recipe is None and tables:
+        run = Run.unfinished(resume)
+        run.refuse_complete()
         raise ConfigError(
-            f"{resume} goes on by its own recipe: leave out the changes to it, or type the whole command again, recipe "
-            "and all."
+            f"{resume} goes on as it was begun: leave out --epochs, --set and what else would change it. {run.anew()}"
         )
     if resume is not None:
         typed = os.fspath(recipe) if recipe is not None else None

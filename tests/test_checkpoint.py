@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import kerascls
 from kerascls import checkpoint, resume
 from kerascls.callbacks import SaveState
 from kerascls.cli import run as kerascls_command
+from kerascls.config import load_config
 from kerascls.errors import ConfigError, OutputError, RunError
 from kerascls.runs import Run
 from kerascls.status import doing
@@ -139,8 +141,11 @@ def test_ctrl_c_saves_within_an_epoch_and_the_run_goes_on(tmp_path, capsys):
     assert not Path("parts/checkpoint").exists()
     manifest = Run.open("parts").manifest
     assert [entry["epoch"] for entry in manifest["resumed"]] == [0] and manifest["status"] == "complete"
-    with pytest.raises(RunError, match="parts is complete"):
-        kerascls.train(resume="parts")
+    for changes in ({}, {"epochs": 4}):
+        with pytest.raises(RunError, match="parts is complete: there is nothing to go on with. A longer") as error:
+            kerascls.train(resume="parts", **changes)
+    command = re.search("`kerascls train (.*) --epochs 4`", str(error.value))  # which does so
+    assert load_config(command[1], {"train": {"epochs": 4}}).train.epochs == 4
 
 
 def test_ctrl_c_in_validation_loses_none_of_the_epoch(tmp_path):
@@ -198,7 +203,10 @@ def test_what_differs_is_told_and_nothing_is_written(monkeypatch, tmp_path, caps
     after = sorted((path, path.stat().st_mtime_ns) for path in Path("run").rglob("*") if path.name != "lock")
     assert [path for path, _ in after] == [path for path, _ in before]
     assert kerascls_command(["train", "--epochs", "4", "--resume", "run"]) == 1
-    assert "run goes on by its own recipe: leave out the changes" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "Error: run goes on as it was begun: leave out --epochs, --set and what else would change it. A longer "
+        "training, or another, begins from its first epoch: `kerascls train run/config.toml --epochs 8`.\n"
+    )
     with pytest.raises(ConfigError, match="leave out `out` and `profile`"):
         kerascls.train(resume="run", out="elsewhere")
     state = Path("run/checkpoint/state.npz")
