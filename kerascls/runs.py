@@ -122,8 +122,8 @@ class Run:
         config = self.config
         moved = self.manifest["data"].get("source") == "folder" or config.data.name.endswith((".npz", ".py"))
         data = " --data PATH" if moved and not Path(config.data.name).exists() else ""
-        command = f"kerascls train {shlex.quote(str(self.path / 'config.toml'))}{data} --epochs {2 * config.train.epochs}"
-        return f"A longer training, or another, begins from its first epoch: `{command}`."
+        recipe = f"{shlex.quote(str(self.path / 'config.toml'))}{data} --epochs {2 * config.train.epochs}"
+        return f"A longer training, or another, begins from its first epoch: `kerascls train {recipe}`."
 
     def clear(self) -> None:
         """Removes what writers that were killed left behind. Call it `locked`."""
