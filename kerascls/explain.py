@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from kerascls.catalog import nearest
+from kerascls.datasets import nfc
 from kerascls.errors import DataError, ModelError, OutputError, printable
 from kerascls.inputs import given_images
 from kerascls.load import Classifier, Prediction, opened
@@ -408,7 +409,8 @@ def explain(
     classifier = opened(model)
     with doing("looking for the last feature map"):
         how = method(classifier)
-    ids = {name: i for i, name in enumerate(classifier.class_names)}
+    ids = {nfc(name): i for i, name in enumerate(classifier.class_names)}
+    class_name = None if class_name is None else nfc(class_name)
     if class_name is not None and class_name not in ids:
         shown = [plots.shorten(name) for name in itertools.islice(ids, 20)] + ["..."] * (len(ids) > 20)
         raise ModelError(

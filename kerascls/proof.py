@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kerascls.card import Card
+from kerascls.datasets import positions
 from kerascls.errors import DataError, ProofError
 from kerascls.load import Classifier
 
@@ -47,19 +48,19 @@ class Questions:
         from kerascls.formats import image_kind
         from kerascls.images import read_batch
 
-        ids = {name: i for i, name in enumerate(card.class_names)}
+        places = positions(card.class_names, [name or "" for name in names])
         pixels, encoded, labels, unread = [], [], [], []
         for at in range(0, len(files), BATCH_SIZE):
             some = files[at : at + BATCH_SIZE]
             read = read_batch(some, card.image_shape, card.background, card.resize)
-            for file, name, image in zip(some, names[at : at + BATCH_SIZE], read, strict=True):
+            for file, place, image in zip(some, places[at : at + BATCH_SIZE], read, strict=True):
                 if isinstance(image, DataError):
                     unread.append(str(image))
                     continue
                 content = file.read_bytes()
                 pixels.append(image)
                 encoded.append(None if image_kind(content) == "tiff" else content)
-                labels.append(ids.get(name, -1))
+                labels.append(place)
         stacked = np.stack(pixels) if pixels else np.empty((0, *card.image_shape), np.uint8)
         return cls(stacked, encoded, np.array(labels, np.int32)), unread
 

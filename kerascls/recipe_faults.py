@@ -27,7 +27,7 @@ from kerascls.kinds import HEAD_BYTES, image_kind, unread_kind
 
 LARGEST_WHOLE = 2**31 - 1
 LARGEST_OPTION = 10_000  # of an augmentation that states no range
-_TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet", ".feather")
+TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet", ".feather")
 _ARCHIVES = (  # where they stand, the bytes, and the kind
     (0, b"PK\x03\x04", "ZIP"),
     (257, b"ustar", "tar"),
@@ -146,7 +146,7 @@ def _other_file(path: Path) -> str:
     if path.is_file():
         with contextlib.suppress(OSError), path.open("rb") as file:
             head = file.read(HEAD_BYTES)
-    if suffix in _TABLES:
+    if suffix in TABLES:
         return (
             f"{path} is a table, and labels in tables are not read. Put the images into one folder a class, or read "
             "the table in a data set of your own, ./my_data.py (README: A model or a data set of your own)."

@@ -3,6 +3,7 @@
 import itertools
 import json
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,14 @@ def test_classes_may_be_called_as_splits_are(root, names):
     dataset = load(folder)
     assert dataset.class_names == names and list(dataset.splits) == ["all"]
     assert counts(dataset)["all"] == [3] * (len(names) - 1) + [4]
+    assert dataset.notes == (
+        (
+            "test and train are taken for classes, since images lie in them. If they are splits (test, train), put "
+            "their images into one folder a class",
+        )
+        if names == ("test", "train")
+        else ()
+    )
 
 
 def test_a_stray_image_beside_class_folders_makes_no_class_of_a_split(root):
@@ -330,6 +339,15 @@ def test_a_folder_in_the_place_of_a_recipe_or_behind_it_is_understood(root, caps
         assert code == 2 and err.splitlines()[-1].endswith("argument (d). Data is named by --data d")
     code, _, err = here("train", "--data", "digits", capsys=capsys)
     assert code == 2 and err.splitlines()[-1].endswith("as in `kerascls train mnist_cnn --data digits`.")
+
+
+def test_a_table_beside_one_folder_of_images_is_told(root, capsys):
+    root("images/1.png", "images/2.png")
+    Path("d/labels.csv").write_text("1.png,cat\n2.png,dog\n")
+    assert one_line_error("train", "d", capsys=capsys) == (
+        "Error: Folder d has images of one class alone, images. A classifier needs at least two. labels.csv is not "
+        "read: labels come from the names of folders."
+    )
 
 
 def test_a_folder_is_called_as_it_was_typed(root, tmp_path, capsys, monkeypatch):

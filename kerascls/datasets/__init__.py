@@ -27,7 +27,7 @@ from kerascls.catalog import dataset_files
 from kerascls.config import Config, Data, load_config
 from kerascls.contents import of_pixels
 from kerascls.errors import DataError, DataMissing, KerasclsError, printable
-from kerascls.recipe_faults import data_fault
+from kerascls.recipe_faults import TABLES, data_fault
 from kerascls.runs import fallback_notice
 from kerascls.status import doing
 
@@ -312,9 +312,11 @@ def _check_trainable(dataset: Dataset) -> None:
     }
     used = np.flatnonzero(sum(counts.values()))
     if len(used) < 2:
+        table = next((file for file, _ in dataset.skipped if file.lower().endswith(TABLES)), None)
+        hint = f" {printable(table)} is not read: labels come from the names of folders." if table else ""
         raise DataError(
             f"{_called(dataset)} has images of one class alone, {dataset.class_names[used[0]]}. A classifier needs at "
-            "least two."
+            f"least two.{hint}"
         )
     without = [dataset.class_names[i] for i in used if "train" in counts and not counts["train"][i]]
     if without and dataset.source == "folder":

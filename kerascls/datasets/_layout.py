@@ -95,6 +95,13 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", parted.casefold())
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 class _Tree:
     """Names in a folder and below, each folder read once."""
 
@@ -103,7 +110,7 @@ class _Tree:
         self._read: dict[str, tuple[list[str], list[str]]] = {}
 
     def inside(self, below: str = "") -> tuple[list[str], list[str]]:
-        """Names of the folders and of the files in a folder, in natural order, without what systems leave there."""
+        """Names of the folders and of the files in a folder, in any order, without what systems leave there."""
         if below not in self._read:
             folders, files = [], []
             path = self.root / below
@@ -111,10 +118,10 @@ class _Tree:
                 with os.scandir(path) as entries:
                     for entry in entries:
                         if not is_system(entry.name):
-                            (folders if os.path.isdir(entry) else files).append(entry.name)
+                            (folders if _is_folder(entry) else files).append(entry.name)
             except OSError as error:
                 raise DataError(f"Folder {path} cannot be read: {error.strerror}.") from None
-            self._read[below] = sorted(folders, key=natural_key), sorted(files, key=natural_key)
+            self._read[below] = folders, files
         return self._read[below]
 
     def files(self, below: str) -> list[str]:
@@ -129,7 +136,7 @@ class _Tree:
             state = os.stat(self.root / folder)
             if (state.st_dev, state.st_ino) not in seen:
                 seen.add((state.st_dev, state.st_ino))
-                waiting += [f"{folder}/{name}" for name in folders]
+                waiting += [f"{folder}/{name}" for name in sorted(folders, key=natural_key)]
                 found += [f"{folder}/{name}" for name in files]
             self._read.pop(folder)  # of a million files, names alone take much memory
         return sorted(found, key=natural_key)
@@ -155,14 +162,14 @@ def list_folder(root: Path, known: Collection[str] = (), option: Callable[[Seque
             set, splits under other names.
     """
     tree = _Tree(root)
-    folders, files = tree.inside()
+    folders, files = (sorted(names, key=natural_key) for names in tree.inside())
     known = {nfc(name) for name in known}
     skipped = [(name, "lies in no class folder") for name in files if name != SPLITS_FILE]
     of_split = {} if _expected(folders, known) else _splits(tree, folders)
     if of_split:
         classes: dict[str, list[str]] = {}
         for split, folder in of_split.items():
-            inside, lost = tree.inside(folder)
+            inside, lost = (sorted(names, key=natural_key) for names in tree.inside(folder))
             skipped += [(f"{folder}/{name}", "lies in no class folder") for name in lost]
             classes[split] = [f"{folder}/{name}" for name in inside]
         skipped += [(name, "has no images") for name in folders if name not in of_split.values()]
@@ -186,6 +193,11 @@ def list_folder(root: Path, known: Collection[str] = (), option: Callable[[Seque
         raise DataError(f"Folder {root}: a class folder's name must be printable text. Received: {odd!r}")
     notes: list[str] = []
     if not _expected(filled, known):
+        if not of_split and len(folders) > 1 and len(meant := split_meant(folders)) == len(folders):
+            notes.append(
+                f"{_listed(folders)} are taken for classes, since images lie in them. If they are splits "
+                f"({', '.join(meant.values())}), put their images into one folder a class"
+            )
         for split, entries in splits.items():
             notes += _check_level(root, of_split.get(split, ""), [file for file, _ in entries], option)
     return Listing(tuple(sorted(filled, key=natural_key)), splits, skipped, tuple(notes))
