@@ -162,8 +162,11 @@ def test_a_users_own_file_is_a_model(tmp_path):
 def test_a_copy_for_training_is_mixed_but_for_its_last_layer(model, images):
     copy = copy_for_training(model, "bfloat16", synchronized=False)
     no_layers = (keras.Model, keras.layers.InputLayer)
-    policies = [layer.dtype_policy.name for layer in copy._flatten_layers() if not isinstance(layer, no_layers)]
-    assert policies[-1] == "float32" and set(policies[:-1]) == {"mixed_bfloat16"}
+    layers = [layer for layer in copy._flatten_layers() if not isinstance(layer, no_layers)]
+    kept = {layer.name for layer in layers if layer.dtype_policy.name == "float32"}
+    assert layers[-1].name in kept
+    assert kept <= {"rgb", "blue", "green", "red", "bgr", "scale", "pool", "dropout", "maximum", "calm", "classes"}
+    assert {layer.dtype_policy.name for layer in layers if layer.name not in kept} == {"mixed_bfloat16"}
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert [weight.path for weight in copy.weights] == [weight.path for weight in model.weights]
     assert all(np.array_equal(a, b) for a, b in zip(copy.get_weights(), model.get_weights(), strict=True))
@@ -182,6 +185,65 @@ def test_a_copy_reaches_into_nested_models():
     assert {layer.dtype_policy.name for layer in copy.layers[0].layers} >= {"mixed_bfloat16"}
     assert [layer.dtype_policy.name for layer in copy.layers[1].layers] == ["mixed_bfloat16", "float32"]
     assert len(copy.trainable_weights) == len(model.trainable_weights) == 2
+
+
+def in_float32(model):
+    no_layers = (keras.Model, keras.layers.InputLayer)
+    layers = [layer for layer in model._flatten_layers() if not isinstance(layer, no_layers)]
+    assert {layer.compute_dtype for layer in layers} == {"float32", "bfloat16"}
+    return {layer.name for layer in layers if layer.compute_dtype == "float32"}
+
+
+def test_layers_that_ask_for_float32_have_it_under_a_mixed_precision():
+    resnet = build_model("cifar_resnet", (32, 32, 3), 10, widths=[4])
+    copy = copy_for_training(resnet, "bfloat16", synchronized=False)
+    assert in_float32(copy) == {"scale", "maximum", "calm", "classes"}
+    # All 256 gray levels reach the first layer with weights apart; in bfloat16 two of them fall together.
+    levels = np.arange(256, dtype="float32").reshape(256, 1, 1, 1) * np.ones((1, 32, 32, 3), "float32")
+    assert len(np.unique(np.array(copy.get_layer("scale")(levels))[:, 0, 0, 0])) == 256
+    # What was copied once is copied again alike.
+    assert in_float32(copy_for_training(copy, "float32", synchronized=False)) == {"scale", "maximum", "calm", "classes"}
+
+
+def test_a_users_own_layers_keep_the_precision_that_they_state(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import keras\nfrom keras import layers\ndef build(image_shape, num_classes):\n"
+        "    x = inputs = keras.Input((4, 4, 3))\n    x = layers.Rescaling(1 / 255, name='range', dtype='float32')(x)\n"
+        "    body = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(2, 3, name='conv'),\n"
+        "        layers.LayerNormalization(name='norm', dtype='float32')], name='body')\n"
+        "    x = layers.Flatten(name='flat')(body(x))\n"
+        "    x = layers.TimeDistributed(layers.Dense(4, name='inner', dtype='float32'), name='timed')(x[:, None])\n"
+        "    x = layers.Dense(4, name='dense')(layers.Flatten(name='flat2')(x))\n"
+        "    return keras.Model(inputs, layers.Dense(num_classes, activation='softmax', name='classes')(x))\n"
+    )
+    usual = keras.config.dtype_policy()
+    model = build_model("./net.py", (4, 4, 3), 2)
+    assert keras.config.dtype_policy() is usual
+    copy = copy_for_training(model, "bfloat16", synchronized=False)
+    assert in_float32(copy) == {"range", "norm", "inner", "classes"}
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(copy(images), model(images), atol=0.02)
+
+
+@pytest.mark.parametrize("told, kept", [(False, {"range", "norm", "soft"}), (True, {"range", "norm", "conv2"})])
+def test_a_backbones_file_tells_what_stays_in_float32_where_it_can(tmp_path, told, kept):
+    """Where layers have a mixed policy, the others are in float32 by intent. Else the layers' kinds decide."""
+    layers = keras.layers
+    usual = {"dtype": "mixed_bfloat16"} if told else {}
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255, name="range", **usual)(x)
+    x = layers.Conv2D(2, 3, name="conv1", **usual)(x)
+    x = layers.LayerNormalization(name="norm", dtype="float32")(x)
+    x = layers.Softmax(name="soft", **usual)(x)
+    x = layers.Conv2D(2, 3, name="conv2", dtype="float32")(x)
+    keras.Model(
+        inputs, layers.Activation("relu", name="relu", dtype="float32" if not told else "mixed_bfloat16")(x)
+    ).save("backbone.keras")
+    model = build_model("transfer", (8, 8, 3), 2, backbone="backbone.keras", pixel_range=[0, 255])
+    no_layers = (keras.Model, keras.layers.InputLayer)
+    ours = [layer for layer in model._flatten_layers() if not isinstance(layer, no_layers)]
+    assert {layer.compute_dtype for layer in ours} == {"float32"}
+    assert in_float32(copy_for_training(model, "bfloat16", synchronized=False)) == kept | {"pool", "classes"}
 
 
 def test_an_operation_at_the_end_cannot_be_kept_in_float32():

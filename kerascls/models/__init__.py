@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from kerascls.catalog import model_files, nearest
 from kerascls.errors import KerasclsError, ModelError
+from kerascls.models._layers import DEFAULT
 
 
 def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, **options: Any) -> keras.Model:
@@ -29,7 +30,9 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
     if num_classes < 2:
         raise ModelError(f"A classifier needs at least 2 classes. Received: num_classes={num_classes}")
     build = _builder(name)
+    usual = keras.config.dtype_policy()
     try:
+        keras.config.set_dtype_policy(DEFAULT if usual == DEFAULT else usual)
         model = build(tuple(image_shape), num_classes, **options)
     except KerasclsError:
         raise
@@ -42,6 +45,8 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
             f"Model {name} cannot be built for images of {tuple(image_shape)} and {num_classes} classes: "
             + (told if name.endswith(".py") else f"{reason} Choose another data.image_shape or model.")
         ) from None
+    finally:
+        keras.config.set_dtype_policy(usual)
     check_model(name, model, tuple(image_shape), num_classes)
     return model
 
@@ -90,15 +95,21 @@ def copy_for_training(model: keras.Model, precision: str, synchronized: bool) ->
     back what was trained. Call it inside the scope of the strategy that will train the copy.
 
     Args:
-        precision: "float32", or "bfloat16" or "float16": every layer but the last then has Keras' mixed policy, in
-            which it computes in that precision and keeps its weights in float32. The last one stays float32.
+        precision: "float32", or "bfloat16" or "float16": every layer that was made without a dtype of its own then has
+            Keras' mixed policy, in which it computes in that precision and keeps its weights in float32. The last one
+            stays float32, and so do those that state it.
         synchronized: whether batch normalisation takes its moments over the replicas of a strategy together.
 
     Raises:
         ModelError: the model ends in an operation that is not a layer, which cannot be kept in float32.
     """
-    config = model.get_config() if precision == "float32" else _mixed_config(model, f"mixed_{precision}")
-    copy = type(model).from_config(config)
+    copy = type(model).from_config(model.get_config())
+    if precision != "float32":
+        last, unstated = _last_layer(copy), (DEFAULT, keras.config.dtype_policy())
+        for layer, one in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+            states_none = any(layer.dtype_policy is policy for policy in unstated)
+            if states_none and one is not last and not isinstance(one, keras.Model | keras.layers.InputLayer):
+                one.dtype_policy = f"mixed_{precision}"
     copy.set_weights(model.get_weights())
     sum_moments_evenly(copy, synchronized)
     return copy
@@ -144,30 +155,15 @@ def _moments(axis: int, synchronized: bool, inputs: Any, mask: Any = None) -> tu
     return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
 
 
-def _mixed_config(model: keras.Model, policy: str) -> dict[str, Any]:
-    """The config of `model` with `policy` in every layer but the one that gives the output."""
-    config = model.get_config()
+def _last_layer(model: keras.Model) -> keras.layers.Layer:
+    """The layer that gives the output, in nested models too."""
     last = model.outputs[0]._keras_history.operation
     if not isinstance(last, keras.layers.Layer):
         raise ModelError(
             f"Model {model.name} ends in the operation {last.name}: with devices.precision other than float32 it must "
             "end in a layer, as keras.layers.Softmax() is, which stays in float32."
         )
-    for entry in config["layers"]:
-        if entry["config"]["name"] != last.name:
-            _set_policy(entry["config"], policy)
-        elif isinstance(last, keras.Model):
-            entry["config"] = _mixed_config(last, policy)
-    return config
-
-
-def _set_policy(config: Any, policy: str) -> None:
-    """Puts `policy` in place of every dtype policy of a config, those of nested layers among them."""
-    if isinstance(config, dict) and config.get("class_name") == "DTypePolicy":
-        config["config"] = {"name": policy}
-    elif isinstance(config, dict | list | tuple):
-        for value in config.values() if isinstance(config, dict) else config:
-            _set_policy(value, policy)
+    return _last_layer(last) if isinstance(last, keras.Model) else last
 
 
 def first_tuned(model: keras.Model, unfreeze: int | str) -> int:

@@ -4,6 +4,9 @@ import math
 
 import keras
 
+DEFAULT = keras.DTypePolicy("float32")
+"""The policy of layers that state none. It is told by identity: an explicit float32 is equal to it, in a config too."""
+
 
 def scaled_input(image_shape: tuple[int, int, int], low: float, high: float):
     """An input of pixels in [0, 255] and the same scaled to [low, high], in float32 under any precision."""

@@ -19,9 +19,18 @@ from kerascls.datasets._tfds import network_reachable
 from kerascls.errors import KerasclsError, ModelError, WeightsMissing
 from kerascls.files import alone, atomic
 from kerascls.models._files import read_model
-from kerascls.models._layers import initializers
+from kerascls.models._layers import DEFAULT, initializers
 from kerascls.process import replaced
 from kerascls.scan.containers import check_weights
+
+_SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
+_RANGED = (
+    keras.layers.Softmax,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.UnitNormalization,
+)
 
 
 def build(
@@ -62,20 +71,21 @@ def build(
     else:
         base = _application(backbone, (height, width, 3), weights)
         flip, scale, offset = preprocessing(backbone)
+    _settle_precision(base, backbone.endswith(".keras"))
     base = keras.Model(base.input, base.output, name="backbone")
     base.trainable = False
 
     x = inputs = keras.Input(image_shape, name="pixels")
     if channels == 1:
-        x = keras.layers.Concatenate(name="rgb")([x, x, x])
+        x = keras.layers.Concatenate(name="rgb", dtype="float32")([x, x, x])
     x = base(preprocess(x, flip, scale, offset), training=False)
     if len(x.shape) == 4:
-        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(x)
     if dense:
         start = initializers(initializer, x.shape[-1])
         x = keras.layers.Dense(dense, activation="relu", name="dense", **start)(x)
     if dropout:
-        x = keras.layers.Dropout(dropout, name="dropout")(x)
+        x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
     start = initializers(initializer, x.shape[-1])
     outputs = keras.layers.Dense(num_classes, activation="softmax", name="classes", **start)(x)
     return keras.Model(inputs, outputs, name="transfer")
@@ -102,17 +112,35 @@ def preprocessing(backbone: str) -> tuple[bool, list[float], list[float]]:
 
 
 def preprocess(images: Any, flip: bool, scale: list[float], offset: list[float]) -> Any:
-    """Keras tensor `(batch, height, width, 3)`, as `preprocessing` says, by layers without weights."""
+    """Keras tensor `(batch, height, width, 3)`, as `preprocessing` says, by layers without weights, in float32."""
     if flip:
         # A cropping layer that takes the channels for a width, which it does under "channels_first".
         blue, green, red = (
-            keras.layers.Cropping2D(((0, 0), (i, 2 - i)), data_format="channels_first", name=name)(images)
+            keras.layers.Cropping2D(((0, 0), (i, 2 - i)), data_format="channels_first", name=name, dtype="float32")(
+                images
+            )
             for i, name in ((2, "blue"), (1, "green"), (0, "red"))
         )
-        images = keras.layers.Concatenate(name="bgr")([blue, green, red])
+        images = keras.layers.Concatenate(name="bgr", dtype="float32")([blue, green, red])
     if scale != [1.0] * 3 or offset != [0.0] * 3:
-        images = keras.layers.Rescaling(scale, offset, name="scale")(images)
+        images = keras.layers.Rescaling(scale, offset, name="scale", dtype="float32")(images)
     return images
+
+
+def _settle_precision(base: keras.Model, from_file: bool) -> None:
+    """Says which layers of a backbone stay in float32 where the others train in a mixed precision.
+
+    In a file every layer states its precision, so an explicit float32 cannot be told from the default. Where layers of
+    it have a mixed policy, the others meant float32. Where none has, what keeps a range of its own stays in float32:
+    what scales pixels, normalises an example and sums to 1. Of keras.applications, what scales pixels.
+    """
+    layers = [layer for layer in base._flatten_layers() if not isinstance(layer, keras.Model)]
+    mixed = [layer for layer in layers if layer.compute_dtype != layer.variable_dtype]
+    for layer in layers:
+        if isinstance(layer, _SCALING) or (from_file and not mixed and isinstance(layer, _RANGED)):
+            layer.dtype_policy = "float32"
+        elif layer in mixed or (from_file and not mixed):
+            layer.dtype_policy = DEFAULT
 
 
 def _from_file(path: Path, image_shape: tuple[int, int, int], weights: str) -> keras.Model:
