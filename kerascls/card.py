@@ -1,14 +1,13 @@
 """What a model file says for itself: its names, its pixels, its data."""
 
 import dataclasses
-import json
 from typing import Any
 
 import numpy as np
 
 from kerascls.config import RESIZE_RULES
 from kerascls.errors import ModelError
-from kerascls.json_files import fault, read_json
+from kerascls.json_files import fault, json_text, read_json
 
 # Zip entry of .keras and .tflite, property of .onnx and OpenVINO's .xml and attribute of .h5 (without suffix), file
 # beside weights, asset of a SavedModel.
@@ -55,7 +54,7 @@ class Card:
         from kerascls import __version__
 
         card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self), **more}
-        return json.dumps(card, ensure_ascii=False, indent=2)
+        return json_text(card, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Card":

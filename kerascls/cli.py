@@ -19,6 +19,7 @@ import click
 
 from kerascls import __version__
 from kerascls.errors import ConfigError, KerasclsError
+from kerascls.json_files import json_text
 from kerascls.status import shown
 
 EXPORT_FORMATS = (
@@ -224,7 +225,7 @@ def train(
                 f"range {min(accuracies):.4f} to {max(accuracies):.4f}"
             )
     if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        click.echo(json_text(answer))
     elif seeds is None:
         click.echo(str(results[0].path))
     if results[-1].status == "interrupted":
@@ -362,7 +363,7 @@ def sweep(
     )
     best = result.summary()
     if as_json:
-        click.echo(json.dumps(best, ensure_ascii=False))
+        click.echo(json_text(best))
     elif best:
         click.echo(table(result))
         click.echo(f"{result.path}  every training", err=True)
@@ -401,7 +402,7 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
     for line in [*skipped_lines(evaluation.skipped), *seen_lines(evaluation)]:
         click.echo(_printable(line), err=True)
     if as_json:
-        click.echo(json.dumps(evaluation.as_json(), ensure_ascii=False))
+        click.echo(json_text(evaluation.as_json()))
         return
     click.echo(table(evaluation))
     click.echo()
@@ -640,7 +641,7 @@ def inspect(model: Path, as_json: bool) -> None:
     from kerascls.inspect import table
 
     found = inspect_model(model)
-    click.echo(_printable(json.dumps(found, ensure_ascii=False) if as_json else table(found)))
+    click.echo(_printable(json_text(found) if as_json else table(found)))
 
 
 @cli.command()
@@ -885,6 +886,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line: one line on stderr for an error, and the exit codes of errors.py."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, for who calls them; `python -W` and PYTHONWARNINGS show them
+    if hasattr(sys.stdout, "reconfigure"):  # a path's bytes that are not UTF-8 go to a pipe as they are
+        sys.stdout.reconfigure(errors="surrogateescape")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -21,7 +21,6 @@ of ours.)
 import dataclasses
 import io
 import itertools
-import json
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from kerascls.catalog import nearest
 from kerascls.datasets import nfc
 from kerascls.errors import DataError, ModelError, OutputError, printable
 from kerascls.inputs import given_images
+from kerascls.json_files import json_text
 from kerascls.load import Classifier, Prediction, opened
 from kerascls.predict import border_warning
 from kerascls.status import doing
@@ -484,7 +484,7 @@ def as_json(explanation: Explanation) -> str:
     """One line: {"file", "label", "probability", "class", "class_probability", "method", "heat_map"} or {"file",
     "error"}."""
     if explanation.error is not None:
-        return json.dumps({"file": explanation.file, "error": explanation.error}, ensure_ascii=False)
+        return json_text({"file": explanation.file, "error": explanation.error})
     told = {
         "file": explanation.file,
         "label": explanation.label,
@@ -494,7 +494,7 @@ def as_json(explanation: Explanation) -> str:
         "method": explanation.method,
         "heat_map": explanation.heat_map,
     }
-    return json.dumps(told, ensure_ascii=False)
+    return json_text(told)
 
 
 def as_text(explanation: Explanation) -> str:

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import io
 import itertools
-import json
 import os
 import platform
 import re
@@ -22,6 +21,7 @@ from typing import Any
 import filelock
 
 from kerascls.errors import OutputError
+from kerascls.json_files import json_text
 
 TEMPORARY = "kerascls-"  # how a folder's name begins, behind a dot, in which something is being written
 _OURS = re.compile(rf"\.{TEMPORARY}[0-9a-f]{{8}}-[a-z0-9_]{{8}}")  # with machine and chance; no name of a user's own
@@ -186,12 +186,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Bytes of file names that are not UTF-8 are written as they are."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -1,8 +1,18 @@
-"""JSON that others may have changed: read strictly, and held against the shape that it is written in."""
+"""JSON: written so that any file name may stand in it; read strictly, and held against a shape."""
 
 import json
 import math
 from typing import Any
+
+
+def json_text(value: Any, **options: Any) -> str:
+    r"""`json.dumps`, of characters as they are. Bytes of a file name that are no UTF-8, in Python lone surrogates that
+    no file or terminal takes, stand as JSON's own escapes, so that `json.loads` gives the name.
+
+    >>> json_text(["é", "a\udc82.jpg"])
+    '["é", "a\\udc82.jpg"]'
+    """
+    return json.dumps(value, ensure_ascii=False, **options).encode("utf-8", "backslashreplace").decode()
 
 
 def read_json(text: str | bytes) -> Any:

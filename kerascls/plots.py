@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
-from kerascls.errors import OutputError
+from kerascls.errors import OutputError, printable
 from kerascls.files import atomic
 from kerascls.status import doing
 
@@ -27,6 +27,8 @@ def save(figure: Figure, path: Path) -> None:
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
         raise OutputError(f"A picture cannot be written as {path.name}. Its suffix must be one of {', '.join(known)}.")
+    for text in figure.findobj(Text):  # Matplotlib ends at half of a character, as bytes of a file's name are
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     unknown = use_fonts_for(figure)
     if unknown:
         print(
@@ -158,4 +160,5 @@ def image_grid(
 
 def shorten(name: str, width: int = 24) -> str:
     """A name on one line of at most `width` characters."""
-    return textwrap.shorten(" ".join(name.split()), width, placeholder="...") or name[:width]
+    name = printable(" ".join(name.split()))
+    return textwrap.shorten(name, width, placeholder="...") or name[:width]

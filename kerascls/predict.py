@@ -1,7 +1,6 @@
 """Predicting image files and examples of a data set, to lines, CSV and pictures."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from kerascls.datasets import load_dataset, skipped_lines
 from kerascls.errors import DataError, KerasclsError, printable
 from kerascls.files import write_csv
 from kerascls.inputs import named_images
+from kerascls.json_files import json_text
 from kerascls.load import Classifier, Prediction, load
 from kerascls.split import with_all_splits
 from kerascls.status import doing
@@ -174,15 +174,14 @@ def _predict_dataset(
 def as_json(prediction: Prediction) -> str:
     """One line: {"file", "label", "probability", "top"} or {"file", "error"}."""
     if prediction.error is not None:
-        return json.dumps({"file": prediction.file, "error": prediction.error}, ensure_ascii=False)
-    return json.dumps(
+        return json_text({"file": prediction.file, "error": prediction.error})
+    return json_text(
         {
             "file": prediction.file,
             "label": prediction.label,
             "probability": prediction.probability,
             "top": [{"label": name, "probability": p} for name, p in prediction.top],
         },
-        ensure_ascii=False,
     )
 
 

@@ -156,7 +156,7 @@ class Run:
     @property
     def config(self) -> Config:
         try:
-            text = (self.path / "config.toml").read_text(encoding="utf-8")
+            text = (self.path / "config.toml").read_text(encoding="utf-8", errors="surrogateescape")
             return config_from_toml(text, self.manifest["recipe"], self.manifest["data"]["fallback_for"])
         except (OSError, ValueError, LookupError, RecursionError, ConfigError) as error:
             raise RunError(f"{self.path / 'config.toml'} is missing or damaged: {error}") from None

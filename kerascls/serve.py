@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import hashlib
 import html
-import json
 import math
 import re
 import signal
@@ -23,6 +22,7 @@ from kerascls.card import border_sides
 from kerascls.errors import Busy, DataError, KerasclsError, ModelError, OutputError, TooLarge
 from kerascls.explain import heat_maps, overlay
 from kerascls.formats import Upload, encode_png
+from kerascls.json_files import json_text
 from kerascls.load import Classifier, Prediction, load
 from kerascls.status import doing
 
@@ -134,7 +134,7 @@ def default_name(model: str | Path) -> str:
         path = Path(*path.parts[: len(path.parts) - 1 - path.parts[::-1].index("exports")])
     elif path.name.isdigit():  # a version folder
         path = path.parent
-    return re.sub(r"[/:\s]", "_", path.stem if path.is_file() else path.name) or "model"
+    return re.sub(r"[/:\s\ud800-\udfff]", "_", path.stem if path.is_file() else path.name) or "model"
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -362,7 +362,7 @@ class _App:
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     # NaN is written as NaN, as TensorFlow Serving writes it.
-    return Response(json.dumps(content, ensure_ascii=False), status, headers, "application/json")
+    return Response(json_text(content), status, headers, "application/json")
 
 
 async def _told(_: Request, error: Exception) -> Response:

@@ -212,7 +212,7 @@ def _claimed(out: Path | None, recipe: str, columns: Sequence[str], trials: Sequ
 def _made(path: Path, text: str) -> bool:
     """Whether this process made the file. Raises OSError, and leaves nothing, where it cannot be written."""
     try:
-        file = path.open("x", encoding="utf-8", newline="")
+        file = path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
     except FileExistsError:
         return False
     try:

@@ -7,7 +7,6 @@ was learnt is kept (`_index`), so that a folder that is opened again costs what 
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from kerascls.datasets._layout import MOST_NAMED, list_folder
 from kerascls.datasets._opening import BATCH, decoded_before, examine
 from kerascls.errors import DataError, printable
 from kerascls.formats import checked_bytes, image_kind, read_bytes
+from kerascls.json_files import json_text
 from kerascls.status import doing
 
 
@@ -236,5 +236,5 @@ def _check_lost(root: Path, bad: list[tuple[str, str, str]], names: tuple[str, .
         raise DataError(
             f"Folder {root}: no image can be read of {len(of_class):,} of {len(of_class) + len(names):,} classes: "
             f"{lost}. Convert or repair them, or leave the class out on purpose: data.classes = "
-            f"{json.dumps(names, ensure_ascii=False) if len(names) <= MOST_NAMED else '[...]'}"
+            f"{json_text(names) if len(names) <= MOST_NAMED else '[...]'}"
         )

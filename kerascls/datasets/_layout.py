@@ -5,7 +5,6 @@ What a folder means is settled here, and refused where it may mean two things. N
 
 import collections
 import dataclasses
-import json
 import os
 import posixpath
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from kerascls.datasets import natural_key, nfc
 from kerascls.errors import DataError, printable
+from kerascls.json_files import json_text
 from kerascls.kinds import SUFFIXES, unread_suffix
 
 SPLITS_FILE = "splits.csv"  # which `kerascls split` writes beside the splits
@@ -143,7 +143,7 @@ class _Tree:
 
 
 def _as_set(names: Sequence[str]) -> str:
-    return "--set " + shlex.quote(f"data.classes={json.dumps(names, ensure_ascii=False)}")
+    return "--set " + shlex.quote(f"data.classes={json_text(names)}")
 
 
 def list_folder(root: Path, known: Collection[str] = (), option: Callable[[Sequence[str]], str] = _as_set) -> Listing:
