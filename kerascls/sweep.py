@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from kerascls import metrics
 from kerascls.config import Config, load_config, parse_sets
 from kerascls.datasets import Dataset, Split, load_recipe_data
 from kerascls.devices import Placement, placement_for, prepare
 from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.files import cannot_write, csv_line, write_csv
-from kerascls.fit import Fit
+from kerascls.fit import Fit, TrainingData
 from kerascls.process import deterministic_ops, put_back
 from kerascls.split import folds_of, with_all_splits
 from kerascls.status import doing
@@ -33,7 +34,8 @@ MOST_TRIALS = 10_000
 class Trial:
     """One training of a sweep.
 
-    `accuracy` and `loss` are of the validation data at the kept epoch; None if it failed.
+    `accuracy`, `loss` and `balanced_accuracy` are of the validation data at the kept epoch, which was chosen on that
+    data; None if it failed.
     """
 
     settings: dict[str, Any]
@@ -44,6 +46,7 @@ class Trial:
     loss: float | None
     seconds: float
     error: str | None = None
+    balanced_accuracy: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,8 @@ class SweepResult:
                 if scores and not failed
                 else None
             )
+            balanced = [trial.balanced_accuracy for trial in done if trial.balanced_accuracy is not None]
+            row["balanced_accuracy"] = statistics.fmean(balanced) if balanced and not failed else None
             row["loss"] = statistics.fmean(trial.loss for trial in done) if scores and not failed else None
             row["seconds"] = round(sum(trial.seconds for trial in trials), 3)
             rows.append(row)
@@ -145,7 +150,7 @@ def sweep(
     loaded: dict[str, tuple[Config, Dataset]] = {}
     trials: list[Trial] = []
     told: set[str] = set()
-    columns = [*grid, "fold", "seed", "epoch", "val_accuracy", "val_loss", "seconds", "error"]
+    columns = [*grid, "fold", "seed", "epoch", "val_accuracy", "val_loss", "val_balanced_accuracy", "seconds", "error"]
     with (
         _claimed(out, recipe, columns, trials) as out,
         doing("sweep", count, "trainings", stays=True) as progress,
@@ -228,7 +233,37 @@ def _in_the_way(out: Path) -> OutputError:
     return OutputError(f"{out} exists already. Remove it, or give --out another place.")
 
 
-class _Fold(Fit):
+class _Compared(Fit):
+    """A training whose kept epoch can be scored on the validation data when it has ended."""
+
+    kept: tuple[Any, list[np.ndarray], Split] | None = None
+
+    def training_data(self, examples: Split, held_out: Split | None, views: int = 1) -> TrainingData:
+        self.held_out = held_out
+        return super().training_data(examples, held_out, views)
+
+    def keep(self) -> None:
+        super().keep()
+        with self.averaged():
+            self.kept = self.classifier, self.classifier.get_weights(), self.held_out
+
+    def balanced_accuracy(self) -> float | None:
+        """The mean of the classes' recall; None where no epoch was kept."""
+        import tensorflow as tf
+
+        from kerascls.pipeline import scoring_batches
+
+        if self.kept is None:
+            return None
+        classifier, weights, held_out = self.kept
+        classifier.set_weights(weights)
+        answer = tf.function(lambda images: classifier(images, training=False))
+        batches = scoring_batches(held_out, self.num_classes)
+        answers = metrics.Answers.of(held_out.labels, (answer(images).numpy() for images, _ in batches))
+        return metrics.score_answers(answers, list(self.dataset.class_names))["balanced_accuracy"]
+
+
+class _Fold(_Compared):
     """A training on parts of the train split, whose features are computed for the whole of it once."""
 
     def __init__(self, config: Config, dataset: Dataset, placement: Placement, quiet: bool, parts: dict[str, Any]):
@@ -241,12 +276,14 @@ class _Fold(Fit):
         return rows.take(np.concatenate([view * len(self.whole) + self.parts[split] for view in range(views)]))
 
 
-def _fit(config: Config, published: Dataset, placement: Placement, folds: int, fold: int | None, quiet: bool) -> Fit:
+def _fit(
+    config: Config, published: Dataset, placement: Placement, folds: int, fold: int | None, quiet: bool
+) -> _Compared:
     dataset = with_all_splits(published, 0 if folds else config.data.validation, config.data.test)
     splits = {name: split for name, split in dataset.splits.items() if name != "test"}
     dataset = dataclasses.replace(dataset, splits=splits)
     if fold is None:
-        return Fit(config, dataset, placement, quiet)
+        return _Compared(config, dataset, placement, quiet)
     member = folds_of(splits["train"], folds)
     parts = {"train": np.flatnonzero(member != fold), "validation": np.flatnonzero(member == fold)}
     if member.max() + 1 < folds:
@@ -256,15 +293,19 @@ def _fit(config: Config, published: Dataset, placement: Placement, folds: int, f
     return _Fold(config, dataset, placement, quiet, parts)
 
 
-def _trial(fit: Fit, settings: dict[str, Any], fold: int | None, seed: int, seconds: float, error: str | None) -> Trial:
+def _trial(
+    fit: _Compared, settings: dict[str, Any], fold: int | None, seed: int, seconds: float, error: str | None
+) -> Trial:
     kept = fit.manifest["kept_epoch"] if error is None else None
     row = fit.history.rows[kept - 1] if kept else {}
-    return Trial(settings, fold, seed, kept, row.get("val_accuracy"), row.get("val_loss"), round(seconds, 3), error)
+    scores = row.get("val_accuracy"), row.get("val_loss")
+    balanced = fit.balanced_accuracy() if kept else None
+    return Trial(settings, fold, seed, kept, *scores, round(seconds, 3), error, balanced)
 
 
 def _row(trial: Trial) -> list[Any]:
     fold = "" if trial.fold is None else trial.fold + 1
-    scores = (trial.epoch, trial.accuracy, trial.loss, trial.seconds, trial.error)
+    scores = (trial.epoch, trial.accuracy, trial.loss, trial.balanced_accuracy, trial.seconds, trial.error)
     return [*trial.settings.values(), fold, trial.seed, *("" if value is None else value for value in scores)]
 
 
@@ -300,16 +341,31 @@ def parse_grid(sets: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def table(result: SweepResult) -> str:
-    """A line a combination, best first."""
-    lines = [f"{'accuracy':>9}{'lowest':>9}{'highest':>9}{'loss':>9}{'seconds':>9}"]
-    for row in result.summary():
-        told = as_sets(row["settings"]) or "(the recipe as it is)"
+    """A line a combination, best first; what all have alike stands above them."""
+    rows = result.summary()
+    differ = varied([row["settings"] for row in rows])
+    alike = {key: value for key, value in rows[0]["settings"].items() if key not in differ}
+    lines = [f"all with {as_sets(alike)}"] if alike else []
+    lines.append(f"{'accuracy':>9}{'lowest':>9}{'highest':>9}{'balanced':>9}{'loss':>9}{'seconds':>9}")
+    for row in rows:
+        told = as_sets({key: row["settings"][key] for key in differ}) or ("" if alike else "(the recipe as it is)")
         if row["accuracy"] is None:
-            lines.append(f"{'failed':>9}{'':>27}{row['seconds']:>9.1f}  {told}")
+            lines.append(f"{'failed':>9}{'':>36}{row['seconds']:>9.1f}  {told}".rstrip())
         else:
-            scores = (row["accuracy"]["mean"], row["accuracy"]["min"], row["accuracy"]["max"], row["loss"])
-            lines.append("".join(f"{score:>9.4f}" for score in scores) + f"{row['seconds']:>9.1f}  {told}")
+            spread = row["accuracy"]
+            scores = (spread["mean"], spread["min"], spread["max"], row["balanced_accuracy"], row["loss"])
+            columns = "".join(f"{'-' if score is None else format(score, '.4f'):>9}" for score in scores)
+            lines.append(f"{columns}{row['seconds']:>9.1f}  {told}".rstrip())
     return "\n".join(lines)
+
+
+def varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values differ between combinations.
+
+    >>> varied([{"train.epochs": 2, "train.seed": 0}, {"train.epochs": 4, "train.seed": 0}])
+    ['train.epochs']
+    """
+    return [key for key in combinations[0] if any(each[key] != combinations[0][key] for each in combinations)]
 
 
 def as_sets(settings: Mapping[str, Any]) -> str:

@@ -69,11 +69,16 @@ def test_every_combination_is_trained_once_a_seed_and_the_table_has_all(tiny, ca
     tried = [(row["train.learning_rate"], row["train.batch_size"], row["seed"]) for row in rows]
     assert tried == [(rate, size, seed) for rate in ("0.001", "0.03") for size in ("8",) for seed in ("3", "4")]
     lines = out.splitlines()
-    assert len(lines) == 1 + 2 + 1 and lines[-1].startswith("kerascls train tiny.toml --set train.learning_rate=")
-    means = [float(line.split()[0]) for line in lines[1:3]]
+    assert lines[0] == "all with --set train.batch_size=8"
+    assert lines[1].split() == ["accuracy", "lowest", "highest", "balanced", "loss", "seconds"]
+    assert len(lines) == 2 + 2 + 1
+    assert lines[-1].startswith("kerascls train tiny.toml --seeds 3,4 --set train.learning_rate=")
+    means = [float(line.split()[0]) for line in lines[2:4]]
     assert means == sorted(means, reverse=True)
-    best = lines[1].split("--set train.learning_rate=")[1].split()[0]
-    assert f"train.learning_rate={best} " in lines[-1]
+    assert all(line.split()[-1].startswith("train.learning_rate=") for line in lines[2:4])
+    best = lines[2].split("--set train.learning_rate=")[1].split()[0]
+    assert f"train.learning_rate={best} " in lines[-1] and lines[-1].endswith("--set train.batch_size=8")
+    assert all(line.startswith("--set train.learning_rate=") for line in err.splitlines() if "validation" in line)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,8 @@ def test_a_trial_has_the_validation_score_of_a_training_with_its_settings(tiny, 
     [trial] = result.trials
     assert (trial.accuracy, trial.epoch) == (pytest.approx(trained.validation["accuracy"]), trained.kept_epoch)
     assert trial.loss == pytest.approx(trained.validation["loss"], rel=1e-5)
+    assert trial.balanced_accuracy == pytest.approx(trained.validation["balanced_accuracy"])
+    assert float(rows_of("table.csv")[0]["val_balanced_accuracy"]) == trial.balanced_accuracy
     assert not list(Path(".").rglob("*.keras.*")) and not Path("saved_models").exists()
 
 
@@ -174,6 +181,14 @@ def test_a_failed_training_costs_no_other_and_is_last(tiny, capsys):
     lines = out.splitlines()
     assert "scale=0.01" in lines[1] and lines[2].split()[0] == "failed" and "model.scale=0.01" in lines[-1]
     assert "The loss became" in rows_of("saved_models/sweep-folder_scratch.csv")[0]["error"]
+
+
+def test_the_last_line_has_every_option_that_was_given(tiny, capsys):
+    options = ["--data", "small.npz", "--epochs", 1, "--devices", "cpu", "--no-fallback"]
+    code, out, _ = here("sweep", tiny, *options, "--out", "t.csv", "--quiet", capsys=capsys)
+    assert code == 0 and out.splitlines()[1].split()[-4:] == ["(the", "recipe", "as", "it", "is)"][-4:]
+    words = "kerascls train tiny.toml --data small.npz --epochs 1 --devices cpu --no-fallback"
+    assert out.splitlines()[-1] == words
 
 
 def test_ctrl_c_keeps_what_has_ended(tiny, monkeypatch, capsys):
