@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_CLASSES = 20  # more fill a screen
+MOST_LINES = 100  # classes that have a line each in the table; of more, the worst are told
+TOLD = 10  # of those, and of the pairs that are confused most
+MOST_DRAWN = 200  # classes of which the whole confusion matrix is drawn
 SEEN_CSV = "seen.csv"  # beside the scores of other data: which images are left out
 VALIDATION = ("val_loss", "val_accuracy")  # columns of history.csv that may be empty
 
@@ -90,8 +93,6 @@ def evaluate(
     """
     opened = Run.open(run)
     devices.start()
-    from kerascls.pipeline import scoring_batch_size
-
     classifier = load(opened.path)
     dataset, own = run_data(opened, classifier, data and os.fspath(data), data_dir)
     whole = {"all"} if split != "test" else {"all", "train", "validation"}
@@ -101,8 +102,8 @@ def evaluate(
         raise DataError(f"{dataset.name} has no {split} split. It has: {', '.join(dataset.splits)}")
     chosen = dataset.splits[split]
     chosen, seen, note = _unseen(opened, dataset.name, split, chosen, own)
-    probabilities = classifier.probabilities(chosen.images, scoring_batch_size(classifier.image_shape))
-    scores = metrics.score(chosen.labels, probabilities, list(classifier.class_names))
+    answers = answers_to(chosen, classifier)
+    scores = metrics.score_answers(answers, list(classifier.class_names))
     drawn: tuple[Path, ...] = ()
     not_drawn = None
     if pictures:
@@ -115,7 +116,7 @@ def evaluate(
                 write_json(folder / "metrics.json", {"data": dataset.name, "split": split, **told})
                 if not own:
                     write_csv(folder / SEEN_CSV, ("image",), ([name] for name in seen or ()))
-            drawn = draw(opened, folder, chosen, probabilities, scores, classifier)
+            drawn = draw(opened, folder, chosen, answers, scores, classifier)
         except (OutputError, RunError, OSError) as error:  # a run that others keep read-only can be scored all the same
             not_drawn = f"No pictures: {error}"
     return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn, dataset.skipped, own, seen, note)
@@ -229,8 +230,17 @@ def bind_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
     return rename(dataset, class_names)
 
 
+def answers_to(split: Split, classifier: Classifier) -> metrics.Answers:
+    """What a model answers to a split's images, without the probabilities of all classes of all images in memory."""
+    from kerascls.pipeline import scoring_batch_size
+
+    return metrics.Answers.of(
+        split.labels, classifier.answered(split.images, scoring_batch_size(classifier.image_shape))
+    )
+
+
 def draw(
-    run: Run, folder: Path, split: Split, probabilities: np.ndarray, scores: "Mapping[str, Any]", classifier: Classifier
+    run: Run, folder: Path, split: Split, answers: metrics.Answers, scores: dict[str, Any], classifier: Classifier
 ) -> tuple[Path, ...]:
     """Writes curves.png, confusion.png and, where any image is wrong, most_wrong.png."""
     from kerascls import plots
@@ -240,15 +250,21 @@ def draw(
     if folder == run.path:
         plots.save(plots.learning_curves(read_history(run), run.manifest.get("kept_epoch")), folder / "curves.png")
         pictures.append(folder / "curves.png")
-    plots.save(plots.confusion(scores["confusion"], names), folder / "confusion.png")
+    if len(names) <= MOST_DRAWN:
+        matrix = plots.confusion(scores["confusion"], names)
+    else:
+        chosen, counts = metrics.most_confused(scores, 40)
+        title = f"confusion matrix of the {len(chosen)} classes with the most mistakes, of {len(names):,}"
+        matrix = plots.confusion(counts, [names[i] for i in chosen], title)
+    plots.save(matrix, folder / "confusion.png")
     pictures.append(folder / "confusion.png")
-    guess = probabilities.argmax(1)
+    guess = answers.guess
     wrong = np.flatnonzero(guess != split.labels)
     if len(wrong):
-        worst = wrong[np.argsort(-probabilities[wrong, guess[wrong]], kind="stable")][:16]
+        worst = wrong[np.argsort(-answers.highest[wrong], kind="stable")][:16]
         titles = [
-            f"{plots.shorten(names[guess[i]])} {probabilities[i, guess[i]]:.0%}, is "
-            f"{plots.shorten(names[split.labels[i]])} {probabilities[i, split.labels[i]]:.0%}\n"
+            f"{plots.shorten(names[guess[i]])} {answers.highest[i]:.0%}, is "
+            f"{plots.shorten(names[split.labels[i]])} {answers.truth[i]:.0%}\n"
             f"{plots.shorten(split.name_of(i))}"
             for i in worst
         ]
@@ -289,6 +305,14 @@ def chosen_by(run: Run) -> str:
     return told
 
 
+def largest_class(scores: "Mapping[str, Any]") -> str:
+    """What always answering the largest class would score, where classes are so uneven that it tells; else ""."""
+    if not metrics.uneven(row["support"] for row in scores["per_class"].values()):
+        return ""
+    largest = scores["largest_class"]
+    return f"always answering {printable(largest['name'])!r}, the largest class, scores {largest['accuracy']:.4f}"
+
+
 def accuracy_by_class(scores: "Mapping[str, Any]") -> str:
     """A line a class, `airplane  0.7310 of 1,000`: the share of its images that are told right; "" above 20 classes."""
     rows = scores["per_class"]
@@ -324,21 +348,33 @@ def seen_lines(evaluation: Evaluation) -> list[str]:
 def table(evaluation: Evaluation) -> str:
     """The scores as `kerascls evaluate` prints them."""
     scores = evaluation.scores
-    width = max(12, *(min(24, len(name)) for name in scores["per_class"]))
     lines = [
         _head(evaluation),
         f"loss {scores['loss']:.4f}   accuracy {scores['accuracy']:.4f}   balanced accuracy "
         f"{scores['balanced_accuracy']:.4f}"
         + "".join(f"   top-{k} {value:.4f}" for k, value in scores["top_k"].items()),
-        "",
-        f"{'class':<{width}}  precision  recall      f1  support   (recall is the accuracy within a class)",
+        *filter(None, [largest_class(scores)]),
     ]
-    for name, row in scores["per_class"].items():
+    rows = scores["per_class"]
+    told = list(rows)
+    if len(rows) > MOST_LINES:
+        known = [name for name in rows if rows[name]["recall"] is not None]
+        told = sorted(known, key=lambda name: (rows[name]["recall"], -rows[name]["support"]))[:TOLD]
+        without = len(rows) - len(known)
+        lines += ["", f"the {len(told)} classes of the lowest recall, of {len(rows):,}; {without:,} have no image here"]
+    width = max(12, *(min(24, len(name)) for name in told))
+    lines += ["", f"{'class':<{width}}  precision  recall      f1  support   (recall is the accuracy within a class)"]
+    for name in told:
+        row = rows[name]
         recall = "     -" if row["recall"] is None else f"{row['recall']:6.4f}"
         lines.append(f"{name[:24]:<{width}}  {row['precision']:9.4f}  {recall}  {row['f1']:6.4f}  {row['support']:7,}")
     macro = scores["macro"]
     lines.append(f"{'macro mean':<{width}}  {macro['precision']:9.4f}  {macro['recall']:6.4f}  {macro['f1']:6.4f}")
-    if len(scores["confusion"]) <= MOST_CLASSES:
+    if len(rows) > MOST_LINES and len(wrong := metrics.mistakes(scores)[:TOLD]):
+        names = list(rows)
+        lines += ["", "taken most often for another class"]
+        lines += [f"{count:>7,}  {names[true][:24]} for {names[guess][:24]}" for true, guess, count in wrong]
+    if len(rows) <= MOST_CLASSES:
         lines += ["", "confusion matrix (a row is the true class, a column the predicted one)"]
         cell = max(len(f"{max(map(max, scores['confusion']))}"), 3) + 1
         lines += [

@@ -192,7 +192,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json_text(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, _indented(value) + "\n")
+
+
+def _indented(value: Any, margin: str = "\n") -> str:
+    """JSON by lines, but that a list or table of numbers stands on one: a confusion matrix has a line a class."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if all(item is None or isinstance(item, int | float) for item in inside):
+        return json_text(value, allow_nan=False)
+    deeper = margin + "  "
+    if isinstance(value, dict):
+        lines = [f"{json_text(str(key))}: {_indented(value[key], deeper)}" for key in value]
+        return "{" + deeper + ("," + deeper).join(lines) + margin + "}"
+    return "[" + deeper + ("," + deeper).join(_indented(item, deeper) for item in value) + margin + "]"
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -100,17 +100,23 @@ class Classifier:
         Raises:
             ModelError: the model is damaged, or does not answer as its card says.
         """
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         images = self.pixels(images)
         out = np.empty((len(images), len(self.class_names)), np.float32)
         done = 0
+        for rows in self.answered(images, batch_size):
+            out[done : done + len(rows)] = rows
+            done += len(rows)
+        return out
+
+    def answered(self, images: np.ndarray, batch_size: int = 32) -> Iterator[np.ndarray]:
+        """The probabilities of `batch_size` images at a time, in order; arguments and errors as of `probabilities`."""
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
+        images = self.pixels(images)
         with doing("answering", len(images)) as progress:
             for batch in in_batches(images, batch_size):
-                out[done : done + len(batch)] = self._answers(batch)
-                done += len(batch)
+                yield self._answers(batch)
                 progress.step(len(batch))
-        return out
 
     def _answers(self, images: np.ndarray) -> np.ndarray:
         try:

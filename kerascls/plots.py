@@ -102,8 +102,8 @@ def learning_curves(epochs: Sequence[dict[str, float | None]], kept_epoch: int |
     return figure
 
 
-def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """The confusion matrix, colour by share of the true class; counts are written where they can be read."""
+def confusion(counts: np.ndarray, class_names: Sequence[str], title: str = "confusion matrix") -> Figure:
+    """A confusion matrix, colour by share of the true class; counts are written where they can be read."""
     counts = np.asarray(counts)
     classes = len(class_names)
     size = min(max(4.5, 0.45 * classes), 16)
@@ -125,7 +125,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
                 fontsize=7,
                 color="white" if shares[row, column] > 0.5 else "black",
             )
-    axes.set(xlabel="predicted", ylabel="true", title="confusion matrix")
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
 

@@ -20,8 +20,8 @@ from kerascls.config import Config, load_config
 from kerascls.contents import Seen
 from kerascls.datasets import Dataset, Split, load_recipe_data, skipped_lines, spread
 from kerascls.devices import Placement, placement_for, prepare, versions
-from kerascls.errors import ConfigError, OutputError, RunError, TrainingFailed
-from kerascls.evaluate import draw
+from kerascls.errors import ConfigError, OutputError, RunError, TrainingFailed, printable
+from kerascls.evaluate import answers_to, draw
 from kerascls.features import choose_precision, computed_by
 from kerascls.files import atomic, write_csv, write_json, write_text
 from kerascls.fit import Fit
@@ -330,7 +330,8 @@ class _Training(Fit):
 
     def notes(self) -> list[str]:
         """What was scaled with the given options, what the recipe's [devices] has come to, where that is not what one
-        would expect, classes that cannot be learnt, and a backbone's pixels."""
+        would expect, classes that cannot be learnt or are few, and a backbone's
+        pixels."""
         wish, place = self.config.devices, self.placement
         counts = np.bincount(self.splits["train"].labels, minlength=self.num_classes)
         without = [name for name, count in zip(self.dataset.class_names, counts, strict=True) if not count]
@@ -338,6 +339,13 @@ class _Training(Fit):
         if without:
             more = f" and {len(without) - 5} more" if len(without) > 5 else ""
             notes.append(f"no training image, so it cannot be learnt: {', '.join(without[:5])}{more}")
+        if metrics.uneven(counts):
+            names, least = self.dataset.class_names, np.where(counts, counts, counts.max()).argmin()
+            advice = "; try --set train.class_weight=balanced" if self.config.train.class_weight == "none" else ""
+            notes.append(
+                f"{printable(names[least])}: {counts[least]:,} of {counts.sum():,} training images; always answering "
+                f"{printable(names[counts.argmax()])!r} scores {counts.max() / counts.sum():.3f}{advice}"
+            )
         options = self.config.model.options
         if str(options.get("backbone", "")).endswith(".keras"):
             low, high = options["pixel_range"]
@@ -402,22 +410,18 @@ class _Training(Fit):
 
     def score(self) -> dict[str, dict[str, Any]]:
         """Reopens what was saved, scores it, and writes metrics.json, samples/ and the pictures; the scores."""
-        from kerascls.pipeline import scoring_batch_size
-
         classifier = load(self.run.path)
-        batch_size = scoring_batch_size(classifier.image_shape)
         names = list(self.dataset.class_names)
-        scored, probabilities = {}, {}
+        scored, answers = {}, {}
         for split in ("test", "validation"):
             if split in self.splits and (split == "test" or self.config.data.validation != "test"):
-                examples = self.splits[split]
-                probabilities[split] = classifier.probabilities(examples.images, batch_size)
-                if not np.isfinite(probabilities[split]).all():
+                answers[split] = answers_to(self.splits[split], classifier)
+                if not answers[split].finite:
                     raise TrainingFailed(
                         f"The weights of epoch {self.manifest['kept_epoch']} are not finite. Usually the learning rate "
                         f"is too high: lower train.learning_rate tenfold."
                     )
-                scored[split] = metrics.score(examples.labels, probabilities[split], names)
+                scored[split] = metrics.score_answers(answers[split], names)
         write_json(
             self.run.path / "metrics.json",
             {"data": self.dataset.name, "fallback_for": self.config.fallback_for, "splits": scored},
@@ -429,7 +433,7 @@ class _Training(Fit):
             write_samples(self.run.path / "samples", examples, classifier, self.config.train.samples)
         self.run.write_manifest(self.manifest)
         if shown:
-            draw(self.run, self.run.path, self.splits[shown], probabilities[shown], scored[shown], classifier)
+            draw(self.run, self.run.path, self.splits[shown], answers[shown], scored[shown], classifier)
         return scored
 
     def compare_features(self, scored: dict[str, dict[str, Any]]) -> None:

@@ -202,6 +202,15 @@ def test_what_is_not_known_is_said(runs, tmp_path, capsys):
         kerascls.evaluate(run, data="new")
 
 
+def test_uneven_classes_are_said_with_what_the_largest_scores(tmp_path, capsys):
+    labels = np.repeat([0, 1], [40, 10])
+    np.savez("uneven.npz", x_train=noise(50), y_train=labels, x_test=noise(5, seed=1), y_test=labels[8:50:10])
+    code, out, err = here("train", *TINY, "--data", "uneven.npz", "--set", "data.validation=0", capsys=capsys)
+    line = "1: 10 of 50 training images; always answering '0' scores 0.800; try --set train.class_weight=balanced"
+    assert code == 0 and line in err.splitlines()
+    assert "always answering '0', the largest class, scores 0.8000" in out.splitlines()
+
+
 def test_a_test_split_that_shares_images_with_train_is_told(tmp_path, capsys):
     images = noise(12)
     np.savez("shared.npz", x_train=images, y_train=np.arange(12) % 2, x_test=images[:4], y_test=np.arange(4) % 2)

@@ -12,7 +12,7 @@ import kerascls
 from kerascls import metrics
 from kerascls.datasets import load_dataset
 from kerascls.errors import OutputError
-from kerascls.evaluate import accuracy_by_class, chosen_by
+from kerascls.evaluate import Evaluation, accuracy_by_class, chosen_by, largest_class, table
 from kerascls.runs import Run
 
 
@@ -144,3 +144,33 @@ def test_why_an_epoch_was_kept_is_said(kept, best, accuracies, told, monkeypatch
     )
     monkeypatch.setattr(Run, "manifest", {"kept_epoch": kept, "best_epoch": best})
     assert chosen_by(Run(Path("run"))) == told
+
+
+def many_classes(classes=150):
+    """An evaluation of more classes than have a line each, of which every third is taken for the next."""
+    labels = np.repeat(np.arange(classes - 10), 2)
+    guess = np.where(labels % 3 == 0, labels + 1, labels)
+    scores = metrics.score(labels, np.eye(classes)[guess], [f"k{i:03}" for i in range(classes)])
+    return Evaluation("many", "test", scores)
+
+
+def test_of_many_classes_the_worst_and_the_commonest_mistakes_are_printed():
+    lines = table(many_classes()).splitlines()
+    assert "the 10 classes of the lowest recall, of 150; 10 have no image here" in lines
+    assert [line.split()[0] for line in lines if line.startswith("k")] == [f"k{i:03}" for i in range(0, 30, 3)]
+    assert lines[-11:-1] == ["taken most often for another class"] + [
+        f"      2  k{i:03} for k{i + 1:03}" for i in range(0, 27, 3)
+    ]
+    assert len(table(many_classes(100)).splitlines()) > 100  # a line each
+
+
+def test_what_always_answering_the_largest_class_scores_is_said_where_classes_are_uneven():
+    def scores(*counts):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        return metrics.score(labels, np.eye(len(counts))[labels], ["cat", "dog", "owl"][: len(counts)])
+
+    assert scores(201, 21)["largest_class"] == {"name": "cat", "accuracy": 201 / 222}
+    line = "always answering 'cat', the largest class, scores 0.9054"
+    assert largest_class(scores(201, 21)) == line and line in table(Evaluation("d", "test", scores(201, 21)))
+    assert largest_class(scores(29, 10)) == "" and largest_class(scores(10, 0)) == ""
+    assert largest_class(scores(30, 0, 10)) == "always answering 'cat', the largest class, scores 0.7500"

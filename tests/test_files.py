@@ -1,5 +1,6 @@
 """Files and folders: whole or absent, and written by one process at a time."""
 
+import json
 import os
 import subprocess
 import sys
@@ -172,3 +173,29 @@ def test_who_asks_second_for_a_folder_waits(tmp_path):
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
+
+
+def test_json_has_lists_and_tables_of_numbers_on_a_line(tmp_path):
+    value = {"a": {"b": 1, "c": None}, "rows": [[1, 2], [3, 4.5]], "names": ["x", "é"], "none": [], "deep": [{"x": {}}]}
+    files.write_json(tmp_path / "x.json", value)
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert text.splitlines() == [
+        "{",
+        '  "a": {"b": 1, "c": null},',
+        '  "rows": [',
+        "    [1, 2],",
+        "    [3, 4.5]",
+        "  ],",
+        '  "names": [',
+        '    "x",',
+        '    "é"',
+        "  ],",
+        '  "none": [],',
+        '  "deep": [',
+        "    {",
+        '      "x": {}',
+        "    }",
+        "  ]",
+        "}",
+    ]
