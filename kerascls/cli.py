@@ -775,6 +775,9 @@ def split(
     result = split_folder(source, destination, train, validation, order=order, seed=seed, classes=names, link=link)
     for line in skipped_lines(result.skipped):
         click.echo(line, err=True)
+    if result.moved:
+        few = "1 file lies" if result.moved == 1 else f"{result.moved:,} files lie"
+        click.echo(f"{few} in the split of an equal file, in place of that which is theirs by order", err=True)
     click.echo(table(result))
     click.echo(_printable(str(result.path)))
 

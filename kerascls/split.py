@@ -1,6 +1,8 @@
 """Splitting what a data set does not split itself: stratified, seeded, the same every time."""
 
+import collections
 import dataclasses
+import hashlib
 import os
 import re
 import shlex
@@ -174,11 +176,13 @@ class SplitFolder:
         path: the folder.
         counts: files by class and split, `{"bear": {"train": 60, "validation": 10, "test": 32}}`.
         skipped: files that were left out, with the reason.
+        moved: files that lie in the split of an equal one, in place of that which is theirs by order.
     """
 
     path: Path
     counts: dict[str, dict[str, int]]
     skipped: list[tuple[str, str]]
+    moved: int = 0
 
 
 def split_folder(
@@ -194,7 +198,8 @@ def split_folder(
 ) -> SplitFolder:
     """Copies a folder of class folders to `destination`/train, validation and test; each class is split on its own.
 
-    `destination`/splits.csv has a row a file: split, class, and the path below `source`.
+    Equal files, of any classes, go where the first of them goes. `destination`/splits.csv has a row a file: split,
+    class, and the path below `source`.
 
     Args:
         train, validation: files of each class, as counts (int) or as fractions (float below 1); the rest is test.
@@ -240,17 +245,22 @@ def split_folder(
             f"Folder {source} has too few images of {told}: train takes {train}, validation {validation}. Lower them, "
             "or leave classes out with --classes."
         )
-    rows = []
+    rows, moved, home = [], 0, {}
+    content = _equal_files(source, [file for files in images.values() for file in files])
     copied = sum(map(len, images.values()))
     with atomic(destination) as temporary, doing(f"filling {destination.name}", copied) as progress:
         for folder, files in images.items():
             places = np.arange(len(files))
             if order == "random":  # each class by itself, so that leaving one out changes no other
                 places = np.random.Generator(np.random.PCG64(seed)).permutation(places)
-            taken = 0
-            for split, count in counts[wanted[folder]].items():
+            taken, planned = 0, counts[wanted[folder]]
+            counts[wanted[folder]] = dict.fromkeys(planned, 0)
+            for by_order, count in planned.items():
                 for place in np.sort(places[taken : taken + count]):
                     progress.step()
+                    split = home.setdefault(content.get(files[place], files[place]), by_order)
+                    moved += split != by_order
+                    counts[wanted[folder]][split] += 1
                     rows.append((split, wanted[folder], files[place]))
                     target = temporary / split / wanted[folder] / files[place].partition("/")[2]
                     target = free_name(target)  # a class may have two folders, whose names are one in NFC
@@ -262,7 +272,20 @@ def split_folder(
                 taken += count
         rows.sort(key=lambda row: _SPLITS.index(row[0]))  # stable: classes and files stay in natural order
         write_csv(temporary / SPLITS_FILE, ("split", "class", "file"), rows)
-    return SplitFolder(destination, counts, skipped)
+    return SplitFolder(destination, counts, skipped, moved)
+
+
+def _equal_files(source: Path, files: Sequence[str]) -> dict[str, bytes]:
+    """The SHA-256 of files that are as long as another: no others can be equal."""
+    lengths = {file: (source / file).stat().st_size for file in files}
+    common = collections.Counter(lengths.values())
+    found = {}
+    with doing(f"comparing the files of {source.name}", len(files), "files") as progress:
+        for file in files:
+            progress.step()
+            if common[lengths[file]] > 1:
+                found[file] = hashlib.sha256(read_bytes(source / file)).digest()
+    return found
 
 
 def _check_shares(train: int | float, validation: int | float) -> None:

@@ -232,3 +232,22 @@ def test_what_was_split_is_read_as_split(tmp_path):
     listing = list_folder(tmp_path / "data")
     assert {name: len(entries) for name, entries in listing.splits.items()} == {"train": 16, "validation": 2, "test": 2}
     assert listing.skipped == [] and listing.class_names == ("a", "b")
+
+
+def test_equal_files_lie_in_the_split_of_the_first_of_them(tmp_path, capsys):
+    photos(tmp_path / "photos", a=10, b=10)
+    shutil.copy("photos/a/2.jpg", "photos/a/9.jpg")  # of train, and of test by its place
+    shutil.copy("photos/a/10.jpg", "photos/b/1.jpg")  # of test, and of another class's train
+    (tmp_path / "photos/b/3.jpg").write_bytes((tmp_path / "photos/b/4.jpg").read_bytes()[:-1] + b"!")  # as long
+    code, out, err = here("split", "photos", "data", "--train", 6, "--validation", 2, capsys=capsys)
+    assert code == 0 and [line.split() for line in out.splitlines()[1:3]] == [
+        ["7", "2", "1", "a"],
+        ["5", "2", "3", "b"],
+    ]
+    assert err == "2 files lie in the split of an equal file, in place of that which is theirs by order\n"
+    contents = [
+        {(tmp_path / "data" / file).read_bytes() for file in files_of(tmp_path / "data") if file.startswith(split)}
+        for split in ("train", "validation", "test")
+    ]
+    assert not contents[0] & contents[1] and not contents[0] & contents[2] and not contents[1] & contents[2]
+    assert ("train", "a", "a/9.jpg") in rows_of(tmp_path / "data")
