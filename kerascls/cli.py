@@ -611,6 +611,13 @@ def export(
     show_default=True,
     help="Seconds for a request to arrive, and again for an image to be answered.",
 )
+@click.option(
+    "--allow-origin",
+    "allow_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of https://shop.example ask too, from a browser; * for all pages.  [default: none]",
+)
 @trust_option
 def serve(
     model: Path,
@@ -623,6 +630,7 @@ def serve(
     max_body_mb: float,
     max_pixels: int,
     timeout: float,
+    allow_origins: Sequence[str],
     trust: bool,
 ) -> None:
     """Serve RUN_OR_EXPORT over HTTP: TensorFlow Serving's REST API, uploads, metrics, and a page to try it on.
@@ -637,7 +645,17 @@ def serve(
     from kerascls.serve import serve as serve_model
 
     limits = Limits(max_batch, max_delay_ms / 1000, max_queue, int(max_body_mb * 1e6), max_pixels, timeout)
-    serve_model(model, host, port, name=name, limits=limits, trust=trust, tell=click.echo, warn=_announce)
+    serve_model(
+        model,
+        host,
+        port,
+        name=name,
+        limits=limits,
+        allow_origins=allow_origins,
+        trust=trust,
+        tell=click.echo,
+        warn=_announce,
+    )
 
 
 @cli.command()

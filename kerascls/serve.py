@@ -37,6 +37,7 @@ try:
     from starlette.responses import Response
     from starlette.routing import Route
 
+    from kerascls.cross_origin import CrossOrigin, checked_origin
     from kerascls.limits import PATIENCE, Connection, Gate, Limits
 except ImportError as missing:
     raise ModelError(f"kerascls serve needs {missing.name}, which is missing: pip install 'kerascls[serve]'") from None
@@ -53,6 +54,7 @@ def serve(
     *,
     name: str | None = None,
     limits: Limits | None = None,
+    allow_origins: Sequence[str] = (),
     trust: bool = False,
     tell: Callable[[str], None] = print,
     warn: Callable[[str], None] = print,
@@ -64,6 +66,7 @@ def serve(
         host, port: where to listen; port 0 takes a free one.
         name: the model's in URLs, `/v1/models/NAME`. Defaults to `default_name(model)`.
         limits: what is taken, see `Limits`.
+        allow_origins: origins whose pages may ask, as "https://shop.example"; "*" for all. None by default.
         tell: takes the line with the address, once requests are taken.
         warn: takes what must be said before any answer, if anything.
 
@@ -75,12 +78,14 @@ def serve(
     name = name or default_name(model)
     if not re.fullmatch(r"[^/:\s]+", name):
         raise OutputError(f"A model's name in URLs has no slash, colon or space. Received: {name!r}")
+    for origin in allow_origins:
+        checked_origin(origin)
     with contextlib.closing(_bound(host, port)) as listener:
         classifier = load(model, trust)
         if classifier.notice:
             warn(classifier.notice)
         folder = Path(model).resolve().name
-        app = make_app(classifier, name, folder if folder.isdigit() else "1", limits)
+        app = CrossOrigin(make_app(classifier, name, folder if folder.isdigit() else "1", limits), allow_origins)
         with doing("warming up"):
             warm_up(classifier, limits.max_batch)
         config = uvicorn.Config(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kerascls.errors import DataError
+from kerascls.kinds import refusal
 from kerascls.save import TOP
 
 PATH = re.compile(
@@ -22,6 +23,7 @@ PATH = re.compile(
     r"(?P<rest>/metadata|:predict|:classify|:regress)?",
     re.IGNORECASE,
 )
+_STANDARD = str.maketrans({"-": "+", "_": "/", **dict.fromkeys(" \t\n\v\f\r")})
 INPUTS = {"serving_default": "image_bytes", "pixels": "images", "serve": "images"}  # of each signature
 
 
@@ -85,15 +87,29 @@ def _bytes(value: Any, i: int) -> bytes:
     if isinstance(value, dict):
         value = value.get("b64")
         if isinstance(value, str):
-            try:
-                # Some clients leave out the padding, and some write the alphabet of URLs.
-                standard = value.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
-                return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise DataError(f"Image {i}: b64 is not base64: {error}") from None
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
+            return _unescaped(value, i)
+    elif isinstance(value, str):
+        encoded = value.encode("utf-8", "surrogatepass")
+        if encoded and refusal(encoded, ""):
+            head = ", without what stands up to the comma" if value.startswith("data:") else ""
+            raise DataError(f'image {i}: is not an image, but text. Send {{"b64": "..."}}, the file in base64{head}.')
+        return encoded
     raise DataError(f'Image {i}: expected {{"b64": "..."}}, the image file in base64. Received: {_shown(value)}')
+
+
+def _unescaped(value: str, i: int) -> bytes:
+    """Base64 as TensorFlow Serving takes it (absl::Base64Unescape): white space anywhere, padding or none; the
+    alphabet of URLs too, which some clients write."""
+    text = value.translate(_STANDARD)
+    if text.startswith("data:"):
+        raise DataError(f"Image {i}: b64 is a data: URL. Leave out what stands up to the comma, and the comma.")
+    if text.startswith(("b'", 'b"')):
+        raise DataError(f"Image {i}: b64 is Python's text of bytes, b'...'. Send base64.b64encode(data).decode().")
+    text = text.rstrip("=.")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DataError(f"Image {i}: b64 is not base64: {error}") from None
 
 
 def _pixels(values: list, channels: int) -> list[np.ndarray]:

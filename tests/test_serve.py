@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -24,6 +25,8 @@ from conftest import REPOSITORY, one_line_error
 
 import kerascls
 from benchmarks import serving
+from kerascls import tf_serving
+from kerascls.errors import DataError
 from kerascls.serve import default_name
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
@@ -583,3 +586,184 @@ def test_32_clients_get_no_wrong_answer_and_twice_the_throughput_of_one(tmp_path
     told = serving.measure(RELEASED, FILES, clients=32, seconds=10)
     assert told["together"]["errors"] == told["together"]["wrong"] == told["alone"]["wrong"] == 0, told
     assert told["ratio"] >= 2, told
+
+
+# Clients of TensorFlow Serving, pages and proxies
+
+
+@pytest.fixture(scope="module")
+def app():
+    """Asks an app of the released network in this process: `app(origins)` is an httpx client of it."""
+    import asyncio
+
+    from kerascls.cross_origin import CrossOrigin
+    from kerascls.serve import Limits, make_app
+
+    gate = make_app(kerascls.load(RELEASED), "model", "1", Limits(max_body=200_000))
+
+    def asked(method, path, origins=(), **request):
+        async def ask():
+            starlette = gate.app
+            async with starlette.router.lifespan_context(starlette):
+                transport = httpx.ASGITransport(CrossOrigin(gate, origins))
+                async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+                    return await client.request(method, path, **request)
+
+        return asyncio.run(ask())
+
+    return asked
+
+
+PNG = FILES[0].read_bytes()
+TEXT = base64.b64encode(PNG).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        TEXT.rstrip("="),
+        base64.urlsafe_b64encode(PNG).decode(),
+        base64.urlsafe_b64encode(PNG).decode().rstrip("="),
+        base64.encodebytes(PNG).decode(),
+        TEXT + "\n",
+        "\r\n".join(TEXT[at : at + 76] for at in range(0, len(TEXT), 76)) + "\r\n",
+        f" \t{TEXT[:10]}\v\f {TEXT[10:]} ",
+        TEXT.rstrip("=") + " = \n",
+    ],
+)
+def test_base64_is_taken_as_tensorflow_serving_takes_it(text):
+    body = json.dumps({"instances": [{"b64": text}]})
+    assert tf_serving.parse(body.encode(), 1).inputs == [PNG]
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        ({"b64": f"data:image/png;base64,{TEXT}"}, "b64 is a data: URL. Leave out what stands up to the comma"),
+        ({"b64": str(base64.b64encode(PNG))}, "Send base64.b64encode(data).decode()"),
+        ({"b64": TEXT[:21]}, "b64 is not base64"),
+        ({"b64": TEXT + "!"}, "b64 is not base64"),
+        (TEXT, 'is not an image, but text. Send {"b64": "..."}, the file in base64.'),
+        (
+            f"data:image/png;base64,{TEXT}",
+            'Send {"b64": "..."}, the file in base64, without what stands up to the comma.',
+        ),
+    ],
+)
+def test_what_is_no_base64_is_told_with_what_to_do(value, words):
+    with pytest.raises(DataError) as error:
+        tf_serving.parse(json.dumps({"instances": [value]}).encode(), 1)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("POST", "/predict/"),
+        ("POST", "/explain//"),
+        ("GET", "/healthz/"),
+        ("GET", "/metrics/"),
+        ("GET", "/v1/models/model/"),
+        ("GET", "/v1/models/model/metadata/"),
+        ("POST", f"{PREDICT}/"),
+    ],
+)
+def test_a_slash_at_the_end_changes_nothing(app, method, path):
+    body = json.dumps({"instances": [b64(FILES[0])]}) if ":" in path else PNG
+    with_slash, without = (app(method, each, content=body) for each in (path, path.rstrip("/")))
+    assert with_slash.status_code == without.status_code == 200
+    if "metrics" not in path:
+        assert with_slash.text == without.text
+
+
+def test_gzip_bodies_are_unpacked_and_other_encodings_refused(app):
+    plain = app("POST", "/predict", content=PNG).json()
+    request = json.dumps({"instances": [b64(FILES[0])]}).encode()
+    for packed in (gzip.compress(PNG), gzip.compress(PNG[:50]) + gzip.compress(PNG[50:])):
+        answer = app("POST", "/predict", content=packed, headers={"Content-Encoding": "gzip"})
+        assert answer.json() == plain
+    rows = app("POST", PREDICT, content=gzip.compress(request), headers={"Content-Encoding": "GZIP"}).json()
+    assert rows == app("POST", PREDICT, content=request).json()
+    for encoding in ("br", "deflate", "zstd", "gzip, gzip"):
+        refused = app("POST", "/predict", content=PNG, headers={"Content-Encoding": encoding})
+        assert refused.status_code == 415 and refused.headers["accept-encoding"] == "gzip"
+        assert refused.json()["error"] == (
+            f"A body of Content-Encoding {encoding!r} is not taken. Send gzip, or the body as it is."
+        )
+
+
+@pytest.mark.parametrize(
+    "packed, status, words",
+    [
+        (gzip.compress(bytes(100_000_000), 1), 413, "larger than 200,000 bytes"),
+        (gzip.compress(gzip.compress(bytes(200_001)))[:-3], 400, "cut short"),
+        (PNG, 400, "is not gzip"),
+        (gzip.compress(PNG) + b"garbage", 400, "is not gzip"),
+    ],
+    ids=["bomb", "cut", "no gzip", "garbage behind"],
+)
+def test_a_gzip_bomb_and_damaged_gzip_are_refused(app, packed, status, words):
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer = app("POST", "/predict", content=packed, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == status and words in answer.json()["error"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB, of the 100 MB of the bomb
+
+
+SHOP = {"Origin": "https://shop.example"}
+PREFLIGHT = {
+    **SHOP,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "content-type",
+}
+
+
+def test_pages_of_other_origins_may_not_ask_by_default(app):
+    assert app("OPTIONS", PREDICT, headers=PREFLIGHT).status_code == 405
+    answer = app("POST", "/predict", content=PNG, headers=SHOP)
+    assert answer.status_code == 200 and not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_pages_of_an_allowed_origin_may_ask_and_read_errors_too(app):
+    origins = ("https://shop.example:443/", "http://localhost:3000")
+    preflight = app("OPTIONS", PREDICT, origins, headers=PREFLIGHT)
+    assert preflight.status_code == 204 and preflight.content == b""
+    assert preflight.headers["access-control-allow-origin"] == "https://shop.example"
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert preflight.headers["access-control-allow-headers"] == "content-type"
+    assert "Origin" in preflight.headers["vary"]
+    for path, body, status in (
+        ("/predict", PNG, 200),
+        ("/predict", b"x", 400),
+        ("/nothing", b"", 404),
+        ("/predict", bytes(200_001), 413),
+    ):
+        answer = app("POST", path, origins, content=body, headers=SHOP)
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+        assert answer.headers["vary"] == "Origin"
+    for foreign in ({"Origin": "https://shop.example.evil"}, {"Origin": "http://shop.example"}, {}):
+        answer = app("POST", "/predict", origins, content=PNG, headers=foreign)
+        assert answer.headers["vary"] == "Origin" and "access-control-allow-origin" not in answer.headers
+        if foreign:
+            refused = app("OPTIONS", PREDICT, origins, headers={**PREFLIGHT, **foreign})
+            assert refused.status_code == 403 and "--allow-origin" in refused.json()["error"]
+            assert "access-control-allow-origin" not in refused.headers
+
+
+def test_every_origin_may_ask_where_all_are_allowed(app):
+    answer = app("POST", "/predict", ("*",), content=b"x", headers=SHOP)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (400, "*")
+    assert "vary" not in answer.headers
+    preflight = app("OPTIONS", "/explain", ("*",), headers=PREFLIGHT)
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, "*")
+
+
+@pytest.mark.parametrize(
+    "origin", ["shop.example", "https://shop.example/page", "https://", "https://a@b", "http://a:x"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin, capsys):
+    error = one_line_error("serve", RELEASED, "--allow-origin", origin, capsys=capsys)
+    assert "as https://shop.example or http://localhost:3000; or * for all." in error and repr(origin) in error
