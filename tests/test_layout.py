@@ -168,6 +168,15 @@ def test_classes_of_folders_alone_are_refused_with_what_may_be_meant(root):
     assert counts(load(folder, classes=["pets", "plots"])) == {"all": [3, 1]}
 
 
+def test_splits_one_level_below_are_named(root):
+    inside = [f"pets/{split}/{cls}/1.png" for split in ("Training", "Testing") for cls in ("cat", "dog")]
+    said = "Folder d: pets has folders Testing (2) and Training (2), as splits are: did you mean d/pets?"
+    folder = root(*inside)
+    assert refused(folder) == said
+    root("plots/1.png")
+    assert refused(folder) == said
+
+
 def test_a_level_too_high_within_splits_is_refused(root):
     folder = root(*(f"{split}/pets/{cls}/1.png" for split in ("train", "test") for cls in ("cat", "dog")))
     assert refused(folder) == (

@@ -186,8 +186,9 @@ def load_folder(
             images = origin if pixels is None else pixels[taken : taken + len(chosen)]
             splits[split] = Split(images, labels, np.arange(len(chosen)), origin)
         lost = {class_name for _, class_name in entries} - {listing.class_names[i] for i in np.unique(labels)}
-        above = "" if split == "all" else f"{split}/"
-        without += [(above + name, "has no image that can be read") for name in sorted(lost, key=natural_key)]
+        depth = 1 if split == "all" else 2
+        folders = {"/".join(file.split("/")[:depth]) for file, class_name in entries if class_name in lost}
+        without += [(folder, "has no image that can be read") for folder in sorted(folders, key=natural_key)]
         at, taken = at + len(entries), taken + len(chosen)
     skipped = [*without, *listing.skipped, *skipped]  # many files would hide a lost class
     if not splits:
@@ -226,8 +227,9 @@ def _check_bad(root: Path, bad: list[tuple[str, str, str]], images: int, max_bad
 def _check_lost(root: Path, bad: list[tuple[str, str, str]], names: tuple[str, ...], classes: Sequence[str]) -> None:
     """Raises DataError for classes that have images, and none that can be read, unless `classes` leave them out."""
     of_class: dict[str, list[tuple[str, str, str]]] = {}
+    readable, expected = set(names), set(map(nfc, classes))
     for file, reason, name in bad:
-        if name not in names and (not classes or name in map(nfc, classes)):
+        if name not in readable and (not classes or name in expected):
             of_class.setdefault(name, []).append((file, reason, name))
     if of_class:
         lost = "; ".join(

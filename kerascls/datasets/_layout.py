@@ -272,6 +272,10 @@ def _check_level(root: Path, split: str, files: list[str], option: Callable[[Seq
     best = max(inner, key=lambda name: sum(inner[name][1].values()))
     folder, counts = inner[best]
     has = f"{folder} has no images of its own but {_counted(counts)}"
+    of_splits = next((found for found in inner.values() if len(split_meant([*found[1]])) == len(found[1])), None)
+    if of_splits and not split:
+        folder, counts = of_splits
+        raise DataError(f"Folder {root}: {folder} has {_counted(counts)}, as splits are: did you mean {root / folder}?")
     if any(name in below for name, below in by_class.items()):
         return [f"{has}: all are of class {best}. If those are the classes: {root / folder}"]
     one = f"Folder {root} has images of one class alone, {names[0]}. " if len(names) == 1 else f"Folder {root}: "
