@@ -157,8 +157,9 @@ def equal_images(dataset: Dataset) -> list[str]:
     if len(other := np.flatnonzero(labels != labels[firsts])):
         one, two = firsts[other[0]], other[0]
         lines.append(
-            f"{len(other):,} images are under another label too: {told(one)} is {dataset.class_names[labels[one]]}, "
-            f"and {told(two)}, which is equal to it, {dataset.class_names[labels[two]]}"
+            f"{len(other):,} image{' is' if len(other) == 1 else 's are'} under another label too: {told(one)} is "
+            f"{dataset.class_names[labels[one]]}, and {told(two)}, which is equal to it, "
+            f"{dataset.class_names[labels[two]]}"
         )
     return lines
 

@@ -86,7 +86,7 @@ def test_lines_say_what_the_users_splits_share():
     dataset = Dataset("d", "test", ("ant", "bee"), splits)
     assert equal_images(dataset) == [
         "3 of 7 test images are in train too, which flatters the scores: no. 4 of test is no. 2 of train, for one",
-        "1 images are under another label too: no. 3 of train is bee, and no. 5 of test, which is equal to it, ant",
+        "1 image is under another label too: no. 3 of train is bee, and no. 5 of test, which is equal to it, ant",
     ]
     alone = {"train": split_of(images[:6]), "validation": split_of(images[6:]), "test": split_of(images[8:])}
     assert equal_images(Dataset("d", "test", ("ant", "bee"), alone)) == []

@@ -49,7 +49,7 @@ def test_an_image_in_two_classes_is_told_without_splits_too(tmp_path, capsys):
     assert remarks(load(tmp_path / "d")) == []
     shutil.copy(tmp_path / "d" / "a" / "3.png", tmp_path / "d" / "b" / "copy.png")
     assert remarks(load(tmp_path / "d")) == [
-        "1 images are under another label too: a/3.png is a, and b/copy.png, which is equal to it, b"
+        "1 image is under another label too: a/3.png is a, and b/copy.png, which is equal to it, b"
     ]
 
 
