@@ -2,12 +2,13 @@
 
 import itertools
 import json
+import re
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import here, one_line_error
+from conftest import REPOSITORY, here, one_line_error
 from PIL import Image
 
 from kerascls import datasets
@@ -386,3 +387,14 @@ def test_classes_of_folders_alone_are_shown_where_they_are_stated(root, capsys):
     more = ("--set", "data.test=0", "--set", "data.validation=0")
     code, out, _ = here("show", "d", "--set", option, *more, capsys=capsys)
     assert code == 0 and out.splitlines()[-1].split() == ["all", "4"]
+
+
+def test_the_readmes_data_set_reads_labels_from_a_table(root, tmp_path, capsys):
+    root(*(f"{i}.png" for i in range(6)))
+    Path("labels.csv").write_text("file,class\n" + "".join(f"d/{i}.png,{'ab'[i % 2]}\n" for i in range(6)))
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(# my_data\.py.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    Path("my_data.py").write_text(code)
+    dataset = load("./my_data.py")
+    assert dataset.class_names == ("a", "b") and counts(dataset) == {"train": [3, 3]}
+    assert dataset.image_shape == SHAPE and dataset.splits["train"].labels.tolist() == [0, 1] * 3
