@@ -98,13 +98,14 @@ def with_all_splits(dataset: Dataset, validation: int | float | str, test: int |
 def _divide(name: str, split: Split, count: int, what: str) -> tuple[Split, Split]:
     """`split` without about `count` examples, and those: to the image, but that equal ones stay together."""
     labels, groups = _by_content(split)
-    different = max(min(count, 1), round(count * len(labels) / len(split)))
-    if different >= len(labels):
-        equal = "" if len(labels) == len(split) else f", {len(labels)} of them different,"
+    if count >= len(split):
         raise DataError(
-            f"{name}: {what} takes {count} of {len(split)} training images{equal} which leaves none to train on. "
+            f"{name}: {what} takes {count} of {len(split)} training images, which leaves none to train on. "
             f"Lower {what}."
         )
+    different = max(min(count, 1), round(count * len(labels) / len(split)))
+    if different >= len(labels):  # almost all are equal: they cannot but be torn apart, which `equal_images` tells
+        labels, groups, different = split.labels, np.arange(len(split)), count
     held = np.isin(groups, hold_out(labels, different))
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
 

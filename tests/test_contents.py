@@ -71,10 +71,13 @@ def test_splits_of_different_images_are_those_of_their_positions():
     assert folds_of(split_of(noise(20)), 5).tolist() == [2, 4, 4, 4, 2, 0, 4, 2, 0, 0, 0, 3, 1, 3, 3, 2, 3, 1, 1, 1]
 
 
-def test_what_leaves_nothing_to_train_on_is_told():
+def test_images_that_are_all_equal_are_torn_apart_and_that_is_told():
     same = np.repeat(noise(1), 10, axis=0)
-    with pytest.raises(DataError, match="1 of them different, which leaves none to train on"):
-        with_all_splits(Dataset("d", "test", ("a", "b"), {"train": split_of(same)}), 0.1, 0.1)
+    whole = with_all_splits(Dataset("d", "test", ("a", "b"), {"train": split_of(same)}), 0.2, 0)
+    assert {name: len(split) for name, split in whole.splits.items()} == {"train": 8, "validation": 2}
+    assert equal_images(whole)[0].startswith("2 of 2 validation images are in train too")
+    with pytest.raises(DataError, match="takes 10 of 10 training images, which leaves none to train on"):
+        with_all_splits(Dataset("d", "test", ("a", "b"), {"train": split_of(same)}), 10, 0)
 
 
 def test_lines_say_what_the_users_splits_share():
