@@ -97,6 +97,8 @@ def recipe_path(word: str) -> Path:
     beside = [name for name in names_beside(word) if name.endswith(".toml") or os.path.isdir(name)]
     if "/" in word and word.rpartition("/")[0] not in {name.rpartition("/")[0] for name in recipe_names()}:
         raise ConfigError(f"No such folder: {word}.{nearest(word.rstrip('/'), beside)}")
+    if Path(word).is_dir():
+        raise ConfigError(f"{word} is a folder, where a recipe is expected. `kerascls list` shows all recipes.")
     raise ConfigError(
         f"No recipe is named {word!r}, nor is there such a folder.{nearest(word, [*recipe_names(), *beside])} "
         "`kerascls list` shows all recipes; one of your own is named by its path, NAME.toml."

@@ -162,23 +162,16 @@ def train(
     kerascls train mnist_cnn --data tfds:kmnist
     kerascls train --resume saved_models/mnist_cnn
     """
-    from kerascls.catalog import is_recipe
     from kerascls.config import parse_sets
-    from kerascls.datasets import is_folder
     from kerascls.train import train as train_recipe
 
     _no_more(context)
-    if recipe is None and resume is None:
-        if data is None or not is_folder(data):
-            named = f" to train on {data}, as in `kerascls train mnist_cnn --data {shlex.quote(data)}`" if data else ""
-            raise click.UsageError(f"Missing argument 'RECIPE'{named}.")
-        recipe = "folder"
+    if recipe is None and resume is None and data is None:
+        raise click.UsageError("Missing argument 'RECIPE'.")
     if resume is not None and (out is not None or seeds is not None or profile):
         raise click.UsageError("--resume goes on with one run as it is: leave out --out, --seeds and --profile.")
-    if recipe is not None and is_folder(recipe) and not is_recipe(recipe):
-        if data is not None:
-            raise click.UsageError(f"{recipe} is a folder of images: leave out --data, or name a recipe.")
-        recipe, data = "folder", recipe
+    if recipe is not None or resume is None:
+        recipe, data = _recipe_and_data(recipe, data)
     if seeds is not None and (seed is not None or out is not None):
         raise click.UsageError("--seeds names its runs itself: leave out --seed and --out.")
     overrides = parse_sets(sets)
@@ -237,6 +230,23 @@ def _no_more(context: click.Context) -> None:
     if context.args:
         word = shlex.quote(context.args[0])
         raise click.UsageError(f"Got unexpected extra argument ({context.args[0]}). Data is named by --data {word}")
+
+
+def _recipe_and_data(recipe: str | None, data: str | None) -> tuple[str, str | None]:
+    """A folder in the place of a recipe, or without one, is trained on by the recipe `folder`. Other data needs one."""
+    from kerascls.catalog import is_recipe
+    from kerascls.datasets import is_data, is_folder
+
+    if recipe is not None and (is_recipe(recipe) or not is_data(recipe)):
+        return recipe, data
+    if recipe is not None and data is not None:
+        raise click.UsageError(f"{recipe} is data: leave out --data, or name a recipe.")
+    data = recipe or data
+    if not is_data(data) or is_folder(data):
+        return "folder", data
+    raise click.UsageError(
+        f"Missing argument 'RECIPE' to train on {data}, as in `kerascls train mnist_cnn --data {shlex.quote(data)}`."
+    )
 
 
 def _offer(run: Path, how_far: str) -> bool:
@@ -343,6 +353,7 @@ def sweep(
     kerascls sweep mnist_cnn --set train.learning_rate=0.01,0.03 --set train.batch_size=32,64
     """
     _no_more(context)
+    recipe, data = _recipe_and_data(recipe, data)
     from kerascls.sweep import as_sets, parse_grid, table
     from kerascls.sweep import sweep as run_sweep
 

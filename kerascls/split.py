@@ -19,6 +19,7 @@ from kerascls.errors import ConfigError, DataError, OutputError, printable
 from kerascls.files import atomic, free_name, write_csv
 from kerascls.formats import read_bytes
 from kerascls.kinds import HEAD_BYTES, refusal
+from kerascls.recipe_faults import data_fault
 from kerascls.status import doing
 
 SPLIT_SEED = 0  # not the run's seed: runs that differ in seed are scored on the same examples
@@ -223,6 +224,8 @@ def split_folder(
         raise OutputError(f"{destination} exists already. Remove it, or choose another place.")
     if destination.resolve().is_relative_to(source.resolve()):
         raise OutputError(f"{destination} lies inside {source}. Choose a place outside of it.")
+    if source.exists() and not source.is_dir():
+        raise DataError(data_fault(str(source)) or f"{source} is no folder. Expected a folder with one folder a class.")
     with doing(f"listing {source.name}"):
         listing = list_folder(source, classes, lambda names: f"--classes {shlex.quote(','.join(names))}")
     if "all" not in listing.splits:

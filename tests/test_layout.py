@@ -321,6 +321,7 @@ def test_a_file_that_is_no_data_is_named_with_what_to_do(name, content, said, tm
     (tmp_path / name).write_bytes(content)
     assert f"data.name: {name} {said}" in one_line_error("train", "folder_scratch", "--data", name, capsys=capsys)
     assert f"Error: {name} {said}" in one_line_error("show", name, capsys=capsys)
+    assert f"Error: {name} {said}" in one_line_error("split", name, "parts", capsys=capsys)
 
 
 def test_a_folder_that_is_not_there_is_told_with_the_nearest(root, tmp_path, capsys):
@@ -332,9 +333,16 @@ def test_a_folder_that_is_not_there_is_told_with_the_nearest(root, tmp_path, cap
     assert (
         one_line_error("train", "./sings/", capsys=capsys) == "Error: No such folder: ./sings/. Did you mean ./signs?"
     )
-    for command in (("train", "mnist_cnn", "--data", "sings"), ("show", "sings")):
+    for command in (
+        ("train", "mnist_cnn", "--data", "sings"),
+        ("train", "--data", "sings"),
+        ("show", "sings"),
+    ):
         line = one_line_error(*command, capsys=capsys)
         assert "no data set or folder is named 'sings'. Did you mean signs?" in line
+    assert one_line_error("split", "sings", "parts", capsys=capsys) == (
+        "Error: Folder sings cannot be read: No such file or directory. Did you mean signs?"
+    )
     assert one_line_error("train", "articles/mnist_cn", capsys=capsys).startswith(
         "Error: No recipe is named 'articles/mnist_cn', nor is there such a folder."
     )
@@ -347,8 +355,12 @@ def test_a_folder_in_the_place_of_a_recipe_or_behind_it_is_understood(root, caps
     for command in (("train", "folder_scratch", "d"), ("show", "folder_scratch", "d")):
         code, _, err = here(*command, capsys=capsys)
         assert code == 2 and err.splitlines()[-1].endswith("argument (d). Data is named by --data d")
-    code, _, err = here("train", "--data", "digits", capsys=capsys)
-    assert code == 2 and err.splitlines()[-1].endswith("as in `kerascls train mnist_cnn --data digits`.")
+    for words in (("train", "--data", "digits"), ("train", "digits"), ("sweep", "digits")):
+        code, _, err = here(*words, capsys=capsys)
+        assert code == 2 and err.splitlines()[-1].endswith("as in `kerascls train mnist_cnn --data digits`.")
+    sweep = ("sweep", "d", "--set", "train.epochs=1,2")
+    assert "one class alone, a" in one_line_error(*sweep, capsys=capsys)
+    assert "d is a folder, where a recipe is expected" in one_line_error("new", "mine", "--from", "d", capsys=capsys)
 
 
 def test_a_table_beside_one_folder_of_images_is_told(root, capsys):

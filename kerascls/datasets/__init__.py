@@ -273,6 +273,11 @@ def is_folder(name: str) -> bool:
     return name not in dataset_files() and not name.startswith("tfds:") and Path(name).is_dir()
 
 
+def is_data(name: str) -> bool:
+    """Whether a name means data, or a file that might: a folder, a file, a data set of ours, or tfds:NAME."""
+    return name in dataset_files() or name.startswith("tfds:") or Path(name).exists()
+
+
 def load_config_data(config: Data, data_dir: str | None = None) -> Dataset:
     """The data that a recipe's `[data]` states.
 

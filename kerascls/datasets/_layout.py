@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from kerascls.catalog import names_beside, nearest
 from kerascls.datasets import natural_key, nfc
 from kerascls.errors import DataError, printable
 from kerascls.json_files import json_text
@@ -120,7 +121,8 @@ class _Tree:
                         if not is_system(entry.name):
                             (folders if _is_folder(entry) else files).append(entry.name)
             except OSError as error:
-                raise DataError(f"Folder {path} cannot be read: {error.strerror}.") from None
+                near = "" if path.exists() else nearest(str(path), names_beside(str(path)))
+                raise DataError(f"Folder {path} cannot be read: {error.strerror}.{near}") from None
             self._read[below] = folders, files
         return self._read[below]
 
