@@ -16,6 +16,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kerascls.adopt import adopt as adopt
     from kerascls.evaluate import Evaluation as Evaluation
     from kerascls.evaluate import evaluate as evaluate
     from kerascls.explain import Explanation as Explanation
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 _HOME = {
     "train": "train",
     "TrainResult": "train",
+    "adopt": "adopt",
     "evaluate": "evaluate",
     "Evaluation": "evaluate",
     "load": "load",

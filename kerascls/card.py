@@ -1,6 +1,11 @@
 """What a model file says for itself: its names, its pixels, its data."""
 
 import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +18,7 @@ from kerascls.json_files import fault, json_text, read_json
 # beside weights, asset of a SavedModel.
 CARD = "kerascls.json"
 PROPERTY = "kerascls"
+_OFF = 0.02  # that a row of probabilities may add up to more or less than 1: bfloat16 and int8 round
 _SHAPE = {
     "class_names": [str],
     "image_shape": [int],
@@ -102,6 +108,57 @@ class Card:
         if not isinstance(outputs, tuple) or len(outputs) != 2 or not outputs[1]:
             raise ModelError(f"The model must return (batch, classes). Received: {outputs}")
         return cls(tuple(str(i) for i in range(outputs[1])), tuple(shape[1:]))
+
+
+def read_class_names(given: str | os.PathLike | Iterable[str]) -> list[str]:
+    """Names from `a,b,c`, from a file that has one a line or a JSON list, or as they are.
+
+    Raises:
+        ModelError: they are no names, or one of them stands there twice.
+    """
+    if isinstance(given, str | os.PathLike):
+        path = Path(given)
+        if path.is_file():
+            try:
+                text = path.read_text(encoding="utf-8-sig")
+                names = json.loads(text) if path.suffix == ".json" else text.rstrip().splitlines()
+            except (OSError, ValueError) as error:
+                raise ModelError(f"Class names cannot be read from {path}: {error}") from None
+        elif isinstance(given, os.PathLike) or "," not in given:
+            raise ModelError(f"Class names are a file, one name a line, or a,b,c. Received: {given}")
+        else:
+            names = given.split(",")
+    else:
+        names = list(given)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ModelError(f"Class names must be texts that are not empty. Received: {str(names):.100}")
+    names = [name.strip() for name in names]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ModelError(f"Class names must differ. Received twice: {twice[0]}")
+    return names
+
+
+def read_pixel_range(given: Any) -> tuple[float, float]:
+    """Two numbers, `0,1` or as they are. Raises ModelError for anything else."""
+    try:
+        low, high = map(float, given.split(",") if isinstance(given, str) else given)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not (low < high and math.isfinite(high - low)):
+        raise ModelError(f"A pixel range is two numbers, as 0,1 or -1,1. Received: {given}")
+    return low, high
+
+
+def not_probabilities(rows: np.ndarray) -> str | None:
+    """What is wrong with rows that should each be at least 0 and add up to 1; None where nothing is."""
+    if not len(rows):
+        return None
+    low, high, sums = float(rows.min()), float(rows.max()), rows.sum(1)
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN too
+        return f"it answers from {low:.4g} to {high:.4g}"
+    if np.abs(sums - 1).max() > _OFF:
+        return f"its answers to an image add up to {sums[np.abs(sums - 1).argmax()]:.4g}"
+    return None
 
 
 def border_sides(images: np.ndarray) -> np.ndarray:

@@ -94,6 +94,12 @@ def cli(debug: bool) -> None:
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Where TFDS keeps prepared data.  [default: $TFDS_DATA_DIR, else TFDS's own]"
 )
+names_option = click.option(
+    "--class-names", metavar="FILE|A,B,...", help="Names of a model without a card: a,b,c, or a file of one a line."
+)
+range_option = click.option(
+    "--pixel-range", metavar="LOW,HIGH", help="That such a model takes pixels in: 0,1 or -1,1.  [default: 0,255]"
+)
 trust_option = click.option(
     "--trust", is_flag=True, help="Load a SavedModel although its operations may reach files, network or Python."
 )
@@ -409,11 +415,22 @@ def sweep(
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="The scores as one JSON object.")
-def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_json: bool) -> None:
-    """Score RUN: loss, accuracy, and precision, recall and F1 of every class.
+@names_option
+@range_option
+def evaluate(
+    run: Path,
+    data: str | None,
+    split: str,
+    data_dir: str | None,
+    as_json: bool,
+    class_names: str | None,
+    pixel_range: str | None,
+) -> None:
+    """Score RUN, a run or a model file: loss, accuracy, and precision, recall and F1 of every class.
 
     Draws learning curves, confusion matrix and the most wrong images into the run's folder. Images of other data that
-    RUN was trained or validated on are left out of its scores, and counted.
+    RUN was trained or validated on are left out of its scores, and counted. A model file is scored on --data, an export
+    in its run's folder on the run's data too.
 
     \b
     kerascls evaluate saved_models/mnist_cnn
@@ -423,7 +440,7 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
     from kerascls.evaluate import evaluate as evaluate_run
     from kerascls.evaluate import seen_lines, table
 
-    evaluation = evaluate_run(run, data, split, data_dir)
+    evaluation = evaluate_run(run, data, split, data_dir, class_names=class_names, pixel_range=pixel_range)
     for line in (evaluation.notice, evaluation.not_drawn, evaluation.note):
         _announce(line)
     for line in [*skipped_lines(evaluation.skipped), *seen_lines(evaluation)]:
@@ -455,6 +472,8 @@ def evaluate(run: Path, data: str | None, split: str, data_dir: str | None, as_j
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @click.option("--count", type=click.IntRange(1), default=9, show_default=True, help="Examples of --data.")
 @data_dir_option
+@names_option
+@range_option
 @trust_option
 def predict(
     model: Path,
@@ -468,6 +487,8 @@ def predict(
     split: str,
     count: int,
     data_dir: str | None,
+    class_names: str | None,
+    pixel_range: str | None,
     trust: bool,
 ) -> None:
     """Name the images in FILES (files, folders, URLs, or - for stdin) with MODEL.
@@ -498,6 +519,8 @@ def predict(
         count=count,
         data_dir=data_dir,
         trust=trust,
+        class_names=class_names,
+        pixel_range=pixel_range,
         tell=lambda line: click.echo(_printable(line), err=True),
     )
     for answers in batches:
@@ -514,8 +537,17 @@ def predict(
 @click.option("--invert", is_flag=True, help="Turn black into white first, for dark ink on white paper.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The pictures' folder.  [default: here]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@names_option
+@range_option
 def explain(
-    run: Path, files: Sequence[str], class_name: str | None, invert: bool, out: Path | None, as_json: bool
+    run: Path,
+    files: Sequence[str],
+    class_name: str | None,
+    invert: bool,
+    out: Path | None,
+    as_json: bool,
+    class_names: str | None,
+    pixel_range: str | None,
 ) -> None:
     """Draw where RUN sees its answer in each image of FILES (files, folders, URLs, -): a heat map over it.
 
@@ -539,7 +571,8 @@ def explain(
         click.echo(_printable(line), err=True)
 
     images = named_images(files, tell)
-    done = explain_images(run, images, out or ".", class_name, invert=invert, each=each, tell=tell)
+    stated = {"class_names": class_names, "pixel_range": pixel_range}
+    done = explain_images(run, images, out or ".", class_name, invert=invert, **stated, each=each, tell=tell)
     if failed := sum(explanation.error is not None for explanation in done):
         raise KerasclsError(f"{failed} of {len(done)} images could not be read.")
 
@@ -585,7 +618,7 @@ def export(
     if all_ and out is not None:
         raise click.UsageError("--all writes under RUN/exports: leave out --out.")
     exporter = Exporter(run, images, calibration, data, data_dir)
-    _announce(exporter.run.notice)
+    _announce(exporter.notice)
     if all_:
         click.echo(headings())
         failed = export_all(exporter, lambda name, found: click.echo(row(name, found)))
@@ -599,6 +632,52 @@ def export(
         click.echo(f"left out: {line}", err=True)
     if all_ and failed:
         raise failed
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--class-names",
+    required=True,
+    metavar="FILE|A,B,...",
+    help="In the order of the outputs: a,b,c, or a file of one a line. Of one sigmoid, the class of 0 and that of 1.",
+)
+@range_option
+@click.option("--image-shape", metavar="H,W,C", help="Of a model that takes images of any size.")
+@click.option(
+    "--resize",
+    type=click.Choice(["stretch", "nearest", "center_crop"]),
+    default="stretch",
+    show_default=True,
+    help="How images of other sizes come to the model's.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .keras or .h5 file to write.")
+def adopt(
+    model: Path, class_names: str, pixel_range: str | None, image_shape: str | None, resize: str, out: Path
+) -> None:
+    """Write MODEL, a .keras or .h5 file of others, with its class names and range of pixels.
+
+    The file that is written takes pixels from 0 to 255 and answers probabilities, as kerascls' own do: evaluate --data,
+    predict, explain, export and serve work on it.
+
+    \b
+    kerascls adopt foreign.keras --class-names cat,dog --pixel-range 0,1 --out cats_and_dogs.keras
+    """
+    from kerascls.adopt import adopt as adopt_model
+
+    shape = None
+    if image_shape is not None:
+        parts = image_shape.split(",")
+        if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
+            raise click.UsageError(
+                f"--image-shape takes height, width and channels, as 224,224,3. Received: {image_shape}"
+            )
+        shape = [int(part) for part in parts]
+    path, notice = adopt_model(
+        model, out, class_names=class_names, pixel_range=pixel_range, image_shape=shape, resize=resize
+    )
+    _announce(notice)
+    click.echo(_printable(str(path)))
 
 
 @cli.command()

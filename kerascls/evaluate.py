@@ -3,18 +3,20 @@
 import csv
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kerascls import devices, metrics
+from kerascls.config import Data
 from kerascls.contents import SEEN, of_pixels, seen_by
 from kerascls.datasets import Dataset, Split, load_dataset, positions, rename
 from kerascls.errors import DataError, OutputError, RunError, printable
 from kerascls.files import write_csv, write_json
-from kerascls.load import Classifier, load
-from kerascls.runs import Run
+from kerascls.load import Classifier, is_model, opened
+from kerascls.runs import Run, is_run
 from kerascls.split import with_all_splits
 
 if TYPE_CHECKING:
@@ -69,21 +71,26 @@ class Evaluation:
 
 
 def evaluate(
-    run: str | Path,
+    model: Classifier | str | os.PathLike,
     data: str | os.PathLike | None = None,
     split: str = "test",
     data_dir: str | None = None,
     pictures: bool = True,
+    *,
+    class_names: Sequence[str] | str | os.PathLike | None = None,
+    pixel_range: Sequence[float] | str | None = None,
 ) -> Evaluation:
-    """Scores a run.
+    """Scores a run, or a model file.
 
     Args:
-        run: its folder.
+        model: a run's folder, what else `load` takes, or a loaded classifier. An export in its run's folder is scored
+            as its run is, without pictures; a file without a run on `data` alone.
         data: another data set (a name, a folder, tfds:NAME, FILE.npz); None for the run's own. Its classes are bound
             to the run's by name; where it gives no names, by number. Images that the run was trained or validated on
             are left out. Where such data has no splits, all of it is scored.
         split: "train", "validation" or "test".
         data_dir: where TFDS keeps prepared data.
+        class_names, pixel_range: as `load` takes them, of a model that is not loaded.
         pictures: whether to draw learning curves, confusion matrix and the most wrong images into the run's folder
             (for other data, into a folder of its own there).
 
@@ -91,24 +98,29 @@ def evaluate(
         RunError, DataError: the run, the data or the split is not there, the data has a class that the run does not
             know, or the run was trained or validated on all of it.
     """
-    opened = Run.open(run)
+    path = model.path if isinstance(model, Classifier) else Path(model)
+    run = run_of(path)
+    if run is None and data is None:
+        raise DataError(
+            f"{path} is not in a run's folder, so its data are not known. Name data to score: --data FOLDER."
+        )
     devices.start()
-    classifier = load(opened.path)
-    dataset, own = run_data(opened, classifier, data and os.fspath(data), data_dir)
+    classifier = opened(model, class_names=class_names, pixel_range=pixel_range)
+    dataset, own = run_data(run, classifier, data and os.fspath(data), data_dir)
     whole = {"all"} if split != "test" else {"all", "train", "validation"}
     if not own and len(dataset.splits) == 1 and whole & {*dataset.splits}:
         dataset, split = dataclasses.replace(dataset, splits={"all": next(iter(dataset.splits.values()))}), "all"
     if split not in dataset.splits:
         raise DataError(f"{dataset.name} has no {split} split. It has: {', '.join(dataset.splits)}")
     chosen = dataset.splits[split]
-    chosen, seen, note = _unseen(opened, dataset.name, split, chosen, own)
+    chosen, seen, note = _unseen(run, dataset.name, split, chosen, own)
     answers = answers_to(chosen, classifier)
     scores = metrics.score_answers(answers, list(classifier.class_names))
     drawn: tuple[Path, ...] = ()
     not_drawn = None
-    if pictures:
+    if pictures and run is not None and is_run(path):
         own_place = own and split == "test"
-        folder = opened.path if own_place else opened.path / f"evaluate-{Path(dataset.name).stem}-{split}"
+        folder = run.path if own_place else run.path / f"evaluate-{Path(dataset.name).stem}-{split}"
         try:
             if not own_place:
                 folder.mkdir(exist_ok=True)
@@ -116,14 +128,31 @@ def evaluate(
                 write_json(folder / "metrics.json", {"data": dataset.name, "split": split, **told})
                 if not own:
                     write_csv(folder / SEEN_CSV, ("image",), ([name] for name in seen or ()))
-            drawn = draw(opened, folder, chosen, answers, scores, classifier)
+            drawn = draw(run, folder, chosen, answers, scores, classifier)
         except (OutputError, RunError, OSError) as error:  # a run that others keep read-only can be scored all the same
             not_drawn = f"No pictures: {error}"
-    return Evaluation(dataset.name, split, scores, drawn, opened.notice, not_drawn, dataset.skipped, own, seen, note)
+    return Evaluation(
+        dataset.name, split, scores, drawn, classifier.notice, not_drawn, dataset.skipped, own, seen, note
+    )
+
+
+def run_of(path: Path | None) -> Run | None:
+    """The run that a model is of: itself, or the one in whose folder it lies; None for a model file elsewhere.
+
+    Raises:
+        RunError: there is neither a run nor a model.
+    """
+    if path is None:
+        return None
+    inside = [path, *path.absolute().parents]
+    home = next((folder for folder in inside if is_run(folder)), None)
+    if home is not None and (home == path or path.name == "model.keras" or (home / "exports") in inside):
+        return Run.open(home)
+    return None if is_model(path) else Run.open(path)
 
 
 def _unseen(
-    run: Run, name: str, what: str, split: Split, own: bool
+    run: Run | None, name: str, what: str, split: Split, own: bool
 ) -> tuple[Split, tuple[str, ...] | None, str | None]:
     """Of other data, what the run was neither trained nor validated on; `Evaluation`'s `seen` and `note`.
 
@@ -132,6 +161,8 @@ def _unseen(
     Raises:
         DataError: nothing is left.
     """
+    if run is None:
+        return split, None, "Whether the model was trained on any of these images is not known: its file does not say."
     known = seen_by(run)
     if known is None or (known.kind == "files" and split.kind == "pixels"):
         why = (
@@ -156,11 +187,12 @@ def _unseen(
 
 
 def run_data(
-    run: Run, classifier: Classifier, data: str | None = None, data_dir: str | None = None, download: bool = True
+    run: Run | None, classifier: Classifier, data: str | None = None, data_dir: str | None = None, download: bool = True
 ) -> tuple[Dataset, bool]:
     """The run's own data set, or other data, with its labels numbered as the run's.
 
     Args:
+        run: None for a model without one, whose data are always others.
         data: a name, a folder, tfds:NAME, FILE.npz; None for the run's own.
         download: whether it may be fetched.
 
@@ -170,6 +202,8 @@ def run_data(
     Raises:
         DataError: it is not here, has changed, or has a class that the run does not know.
     """
+    if run is None:
+        return bind_classes(_others(data, data_dir, classifier, download, Data("")), classifier.class_names), False
     config, manifest = run.config, run.manifest
     own = data is None
     name = manifest["data"]["name"] if own else data
@@ -177,19 +211,7 @@ def run_data(
     is_path = source.endswith((".npz", ".py")) or manifest["data"].get("source") == "folder"
     if own and is_path and not Path(source).exists():
         raise DataError(f"{source}, the data of this run, is not here. Say where it is: --data PATH.")
-    dataset = load_dataset(
-        source,
-        data_dir,
-        download=download,
-        image_shape=classifier.image_shape,
-        background=classifier.card.background,
-        resize=classifier.card.resize,
-        cache_mb=config.data.cache_mb,
-        on_bad_image=config.data.on_bad_image,
-        max_bad_share=config.data.max_bad_share,
-        classes=classifier.class_names,
-    )
-    dataset = bind_classes(dataset, classifier.class_names)
+    dataset = bind_classes(_others(source, data_dir, classifier, download, config.data), classifier.class_names)
     if dataset.fingerprint() == manifest["data"]["fingerprint"]:
         own = True  # wherever it lies by now
     elif own:
@@ -202,6 +224,22 @@ def run_data(
             )
         )
     return (with_all_splits(dataset, config.data.validation, config.data.test) if own else dataset), own
+
+
+def _others(source: str, data_dir: str | None, classifier: Classifier, download: bool, wish: Data) -> Dataset:
+    """A data set as the classifier takes it; `wish` says what memory it may take and how many images may be bad."""
+    return load_dataset(
+        source,
+        data_dir,
+        download=download,
+        image_shape=classifier.image_shape,
+        background=classifier.card.background,
+        resize=classifier.card.resize,
+        cache_mb=wish.cache_mb,
+        on_bad_image=wish.on_bad_image,
+        max_bad_share=wish.max_bad_share,
+        classes=classifier.class_names,
+    )
 
 
 def bind_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:

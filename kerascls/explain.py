@@ -375,6 +375,8 @@ def explain(
     class_name: str | None = None,
     *,
     invert: bool = False,
+    class_names: Sequence[str] | str | os.PathLike | None = None,
+    pixel_range: Sequence[float] | str | None = None,
     each: Callable[[Explanation], None] = lambda explanation: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Explanation]:
@@ -391,6 +393,7 @@ def explain(
         out: a folder for pictures, made if it is missing. None writes none.
         class_name: the class to explain in place of each image's most probable one.
         invert: turn black into white first.
+        class_names, pixel_range: as `load` takes them, of a model that is not loaded.
         each: takes each explanation as soon as it is there.
         tell: takes each line that is to be told beside them.
 
@@ -406,7 +409,7 @@ def explain(
     from kerascls import plots
 
     found = list(given_images(images))
-    classifier = opened(model)
+    classifier = opened(model, class_names=class_names, pixel_range=pixel_range)
     with doing("looking for the last feature map"):
         how = method(classifier)
     ids = {nfc(name): i for i, name in enumerate(classifier.class_names)}

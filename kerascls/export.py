@@ -13,10 +13,10 @@ from kerascls.datasets import spread
 from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
 from kerascls.files import atomic, one_at_a_time, write_json
 from kerascls.json_files import fault, read_json
-from kerascls.load import Classifier, load
+from kerascls.load import Classifier, is_model, load
 from kerascls.process import quiet_logs
 from kerascls.proof import Proof, Questions, prove
-from kerascls.runs import Run
+from kerascls.runs import Run, is_run
 from kerascls.save import save_h5, save_keras, save_litert, save_onnx, save_openvino, save_saved_model, save_weights
 from kerascls.status import doing
 
@@ -118,7 +118,10 @@ class Exporter:
         data: str | None = None,
         data_dir: str | None = None,
     ):
-        self.run = Run.open(run)
+        self.path = Path(run)
+        # A model file has no samples, no data and no folder of its own.
+        self.run = None if is_model(self.path) and not is_run(self.path) else Run.open(run)
+        self.folder = self.run.path / "exports" if self.run else self.path.with_name(f"{self.path.stem}-exports")
         self.images, self.calibration, self.data_name, self.data_dir = images, calibration, data, data_dir
         self.unread: list[str] = []
         self._classifier: Classifier | None = None
@@ -128,15 +131,16 @@ class Exporter:
     @property
     def classifier(self) -> Classifier:
         if self._classifier is None:
-            self._classifier = load(self.run.path)
+            self._classifier = load(self.path)
+            if self._classifier.keras_model is None:
+                raise ModelError(f"{self.path} is {self._classifier.kind}, which keeps no Keras layers to export.")
         return self._classifier
 
     @quiet_logs()
     def export(self, format: str, out: Path | None = None) -> Export:
         """One format; see the function `export`."""
         kind = FORMATS[format]
-        exports = self.run.path / "exports"
-        path = out or exports / kind.place
+        path = out or self.folder / kind.place
         if out is not None and path.exists():
             raise OutputError(f"{path} exists already. Remove it, or give --out another place.")
         if kind.suffix and path.suffix not in kind.suffixes:
@@ -156,14 +160,19 @@ class Exporter:
                 kind.write(self.classifier, temporary, calibration)
             with doing(f"{format}: answering in a fresh process"):
                 proof = prove(questions, self.classifier, temporary, kind.runtime, kind.tolerance)
-        made = Export(path, format, _size(path), proof, self.run.notice)
+        made = Export(path, format, _size(path), proof, self.notice)
         if out is None:
             self.note(format, made)
         return made
 
+    @property
+    def notice(self) -> str | None:
+        """What must be said of the model, or None."""
+        return self.run.notice if self.run else self.classifier.notice
+
     def note(self, format: str, made: Export) -> None:
         """Keeps what was found in exports/export.json."""
-        file = self.run.path / "exports" / "export.json"
+        file = self.folder / "export.json"
         with one_at_a_time(file.parent):
             try:
                 told = read_json(file.read_text(encoding="utf-8"))
@@ -177,12 +186,12 @@ class Exporter:
         """The run's samples, some of them at another size, and the images that were named."""
         if self._questions is None:
             card = self.classifier.card
-            files, names = samples(self.run)
+            files, names = samples(self.run) if self.run else ([], [])
             found = Questions.of_noise(card)
             if files:
                 found, unread = Questions.of_files(files, names, card)
                 if unread:
-                    raise DataError(f"A sample of {self.run.path} cannot be read: {unread[0]}")
+                    raise DataError(f"A sample of {self.path} cannot be read: {unread[0]}")
             found += found.resized(card)
             if self.images is not None:
                 found += self.read(self.images)
@@ -217,6 +226,8 @@ class Exporter:
             from kerascls.evaluate import run_data
 
             try:
+                if self.run is None and self.data_name is None:
+                    raise DataError(f"{self.path} is no run, so its data are not known.")
                 self._data = run_data(self.run, self.classifier, self.data_name, self.data_dir, download=False)[0]
             except KerasclsError as error:
                 if self.data_name is not None:
@@ -263,7 +274,7 @@ def export(
     does it take its name. What was found is kept in the run's exports/export.json.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a .keras or .h5 file, whose exports then lie in a folder NAME-exports beside it.
         format: one of FORMATS: "keras", "saved_model", "h5", "weights" (architecture.json and model.weights.h5),
             "litert", "litert_float16", "litert_int8" (a .tflite), "onnx", "openvino" (model.xml and model.bin).
         out: where to; must not exist. Defaults to a place under the run's exports/, where an older one is replaced.

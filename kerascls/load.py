@@ -14,7 +14,7 @@ import numpy as np
 
 from kerascls import devices
 from kerascls.ahead import ahead
-from kerascls.card import Card, border_sides
+from kerascls.card import Card, border_sides, not_probabilities, read_class_names, read_pixel_range
 from kerascls.datasets import in_batches
 from kerascls.datasets._folder import FileImages
 from kerascls.errors import DataError, ModelError
@@ -49,10 +49,21 @@ class Classifier:
     Attributes:
         card: see `Card`.
         keras_model: the keras.Model behind it, or None for a SavedModel and for other runtimes.
+        path: what was opened, or None.
     """
 
-    def __init__(self, card: Card, keras_model: Any = None, saved_model: Any = None, runtime: Any = None):
+    path: Path | None = None
+
+    def __init__(
+        self,
+        card: Card,
+        keras_model: Any = None,
+        saved_model: Any = None,
+        runtime: Any = None,
+        remark: str | None = None,
+    ):
         self.card = card
+        self._remark = remark  # of a model without a card
         self.keras_model = keras_model
         self._saved_model = saved_model  # kept alive: its functions lose their variables otherwise
         self._runtime = runtime
@@ -129,6 +140,8 @@ class Classifier:
         expected = (len(images), len(self.class_names))
         if rows.shape != expected:
             raise ModelError(f"The model, {self.kind}, must answer {expected}. Received: {rows.shape}")
+        if told := not_probabilities(rows):
+            raise ModelError(f"The model, {self.kind}, must answer probabilities: {told}.")
         return rows
 
     def predict(self, images: Any, top_k: int = 5, invert: bool = False, batch_size: int = 32) -> list[Prediction]:
@@ -258,7 +271,7 @@ class Classifier:
     @property
     def notice(self) -> str | None:
         """What must be said before any answer, or None."""
-        return all_notices(self.card.fallback_for, self.card.data, self.card.random_backbone)
+        return all_notices(self.card.fallback_for, self.card.data, self.card.random_backbone) or self._remark
 
 
 # Opening
@@ -275,7 +288,13 @@ def model_files(path: str | os.PathLike) -> list[Path]:
     return sorted(file for file in (folder or path).rglob("*") if file.is_file())
 
 
-def load(path: str | os.PathLike, trust: bool = False) -> Classifier:
+def load(
+    path: str | os.PathLike,
+    trust: bool = False,
+    *,
+    class_names: Sequence[str] | str | os.PathLike | None = None,
+    pixel_range: Sequence[float] | str | None = None,
+) -> Classifier:
     """Opens a run folder, a .keras, .h5, .tflite or .onnx file, or a folder: architecture and weights, OpenVINO's
     model.xml and model.bin, or a SavedModel.
 
@@ -288,12 +307,21 @@ def load(path: str | os.PathLike, trust: bool = False) -> Classifier:
     Args:
         trust: load a SavedModel of other operations too, from a maker whose programs you would run. It lifts nothing
             else.
+        class_names: of a Keras file that kerascls did not write, in the order of its outputs: a list, "a,b,c", or a
+            file of one name a line. Of one sigmoid output, the class of 0 and that of 1.
+        pixel_range: (low, high) that such a file takes pixels in, as (0, 1) or (-1, 1); None where its own layers scale
+            pixels from 0 to 255. What is not stated is taken for granted, and `Classifier.notice` says so.
 
     Raises:
         ModelError: it is missing, truncated, not a model, not an image classifier, or refused for what it holds.
         RunError: a run folder without a kept model.
     """
     path = Path(path)
+    stated: dict[str, Any] = {}
+    if class_names is not None:
+        stated["class_names"] = read_class_names(class_names)
+    if pixel_range is not None:
+        stated["pixel_range"] = read_pixel_range(pixel_range)
     if not path.exists():
         raise ModelError(
             f"Model {path} does not exist. Give a run folder, a .keras, .h5, .tflite or .onnx file, or the folder of a "
@@ -301,30 +329,39 @@ def load(path: str | os.PathLike, trust: bool = False) -> Classifier:
         )
     check_regular(path, path)
     with doing(f"loading the model {path.name}"):
-        return _load(path, trust)
+        classifier = _load(path, trust, stated)
+    classifier.path = path
+    return classifier
 
 
-def _load(path: Path, trust: bool) -> Classifier:
+def _load(path: Path, trust: bool, stated: dict[str, Any]) -> Classifier:
     if runtime := runtime_of(path):
+        _nothing_stated(path, stated)
         return _load_by(runtime, path)
-    if path.is_file():
-        return _load_keras(path)
     if is_run(path):
-        return _load_keras(Run.open(path).model_path)
-    if (path / ARCHITECTURE).is_file():
-        return _load_keras(path)
+        return _load_keras(Run.open(path).model_path, stated)
+    if path.is_file() or (path / ARCHITECTURE).is_file():
+        return _load_keras(path, stated)
     folder = saved_model_folder(path)
     if folder is None:
         raise ModelError(
             f"{path} is not a model: expected a run (manifest.json), a SavedModel (saved_model.pb, or a "
             "version folder that has it), architecture.json with model.weights.h5, or OpenVINO's model.xml."
         )
+    _nothing_stated(path, stated)
     return _load_saved_model(folder, trust)
 
 
-def opened(model: Classifier | str | os.PathLike, trust: bool = False) -> Classifier:
+def opened(model: Classifier | str | os.PathLike, trust: bool = False, **stated: Any) -> Classifier:
     """`model` itself where it is loaded, else `load` of it."""
-    return model if isinstance(model, Classifier) else load(model, trust)
+    return model if isinstance(model, Classifier) else load(model, trust, **stated)
+
+
+def is_model(path: Path) -> bool:
+    """Whether there is something at `path` that `load` would open, but for a run."""
+    if path.is_file():
+        return True
+    return path.is_dir() and bool(runtime_of(path) or (path / ARCHITECTURE).is_file() or saved_model_folder(path))
 
 
 def saved_model_folder(path: Path) -> Path | None:
@@ -335,18 +372,30 @@ def saved_model_folder(path: Path) -> Path | None:
     return max(versions, key=lambda child: int(child.name), default=None)
 
 
-def _load_keras(path: Path) -> Classifier:
+def _load_keras(path: Path, stated: dict[str, Any]) -> Classifier:
     contents = read_checked(path)  # before TensorFlow is imported
+    if contents.card:
+        _nothing_stated(path, stated)
     devices.start()
     from kerascls.models._files import read_model
 
     model = read_model(path, contents)
     try:
-        return Classifier(Card.from_json(contents.card).check(model) if contents.card else Card.guess(model), model)
+        if contents.card:
+            return Classifier(Card.from_json(contents.card).check(model), model)
+        from kerascls.foreign import adopted
+
+        found = adopted(model, path.name, **stated)
+        return Classifier(found.card, found.model, remark=found.notice)
     except ModelError:
         raise
     except Exception as error:
         raise _not_loadable(path, error) from None
+
+
+def _nothing_stated(path: Path, stated: dict[str, Any]) -> None:
+    if stated:
+        raise ModelError(f"{path} has a card, which says its names and its pixels. Leave out {' and '.join(stated)}.")
 
 
 def _load_by(runtime: type, path: Path) -> Classifier:

@@ -45,6 +45,8 @@ def predict(
     count: int = 9,
     data_dir: str | None = None,
     trust: bool = False,
+    class_names: str | None = None,
+    pixel_range: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[list[Answer]]:
     """Answers for files and folders, or for examples of a data set, a batch at a time, in order.
@@ -52,7 +54,7 @@ def predict(
     Memory does not grow with the number of files, but for their names.
 
     Args:
-        model, trust: as `load` takes them.
+        model, trust, class_names, pixel_range: as `load` takes them.
         files: files, folders, URLs and `-`, see `inputs.named_images`; none if `data` is given.
         top_k: names an image, at most the number of classes.
         invert: turn black into white first.
@@ -66,12 +68,13 @@ def predict(
     """
     with doing("listing images"):
         found = named_images(files, tell) if data is None else []
-    classifier = load(model, trust)
+    classifier = load(model, trust, class_names=class_names, pixel_range=pixel_range)
     if classifier.notice:
         tell(classifier.notice)
     top_k = min(top_k, len(classifier.class_names))
     if data is None:
-        answers = _predict_files(classifier, model, found, top_k, invert, csv_file, tell)
+        key = csv_file and table_key(model, top_k, invert, *(one for one in (class_names, pixel_range) if one))
+        answers = _predict_files(classifier, key, found, top_k, invert, csv_file, tell)
     else:
         answers = _predict_dataset(classifier, data, split, count, top_k, invert, csv_file, data_dir, tell)
     shown: list[Answer] = []
@@ -106,7 +109,7 @@ def border_warning(count: int, side: str, invert: bool, of_these: str = "") -> s
 
 def _predict_files(
     classifier: Classifier,
-    model: str | Path,
+    key: str | None,
     files: list[Any],
     top_k: int,
     invert: bool,
@@ -120,7 +123,7 @@ def _predict_files(
     if csv_file is None:
         yield from fresh(files)
         return
-    with Table(csv_file, top_k, table_key(model, top_k, invert), tell) as table:
+    with Table(csv_file, top_k, key, tell) as table:
         done = table.take_over(files)
         for batch in table.taken_over():
             yield [Answer(prediction) for prediction in batch]

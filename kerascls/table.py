@@ -143,9 +143,11 @@ class Table:
         return Prediction(row[0], row[1], float(row[2]), tuple(zip(names, probabilities, strict=True)))
 
 
-def table_key(model: str | Path, top_k: int, invert: bool) -> str:
+def table_key(model: str | Path, top_k: int, invert: bool, *stated: str) -> str:
     """Twelve digits that stand for all that a table's numbers depend on besides the files: model, options, versions."""
-    digest = hashlib.sha256(json.dumps([top_k, invert, BATCH_SIZE, devices.versions()], sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps([top_k, invert, BATCH_SIZE, devices.versions(), *stated], sort_keys=True).encode()
+    )
     for file in model_files(model):
         with open(file, "rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())

@@ -11,7 +11,7 @@ from conftest import here, one_line_error, small_npz
 import kerascls
 from kerascls import metrics
 from kerascls.datasets import load_dataset
-from kerascls.errors import OutputError
+from kerascls.errors import DataError, OutputError
 from kerascls.evaluate import Evaluation, accuracy_by_class, chosen_by, largest_class, table
 from kerascls.runs import Run
 
@@ -174,3 +174,23 @@ def test_what_always_answering_the_largest_class_scores_is_said_where_classes_ar
     assert largest_class(scores(201, 21)) == line and line in table(Evaluation("d", "test", scores(201, 21)))
     assert largest_class(scores(29, 10)) == "" and largest_class(scores(10, 0)) == ""
     assert largest_class(scores(30, 0, 10)) == "always answering 'cat', the largest class, scores 0.7500"
+
+
+# Exports and files
+
+
+def test_an_export_is_scored_as_its_run_is(digits_run, tmp_path):
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    expected = kerascls.evaluate(run, pictures=False)
+    made = kerascls.export(run, "saved_model").path
+    keras_file = kerascls.export(run, "keras", out=tmp_path / "away.keras").path
+    for model in (made, kerascls.load(made), kerascls.load(run), run / "model.keras"):
+        found = kerascls.evaluate(model)
+        assert (found.split, found.scores, found.own) == ("test", expected.scores, True)
+        assert found.pictures == () or model is not made
+    assert not list((run / "exports").rglob("*.png"))
+    with pytest.raises(DataError, match="away.keras is not in a run's folder, so its data are not known."):
+        kerascls.evaluate(keras_file)
+    found = kerascls.evaluate(keras_file, "digits")
+    assert (found.own, found.seen, found.pictures) == (False, None, ())
+    assert "is not known: its file does not say" in found.note
