@@ -158,7 +158,10 @@ class Train:
         types=(float, int),
         low=0,
         high=0.99999,
-        doc=("validate and save moving averages of the weights, average = m * average + (1 - m) * weight; 0 for none"),
+        doc=(
+            "validate and save moving averages of the weights, average = m * average + (1 - m) * weight, with batch "
+            "normalisation's moments taken anew of up to 100 training batches; 0 for none"
+        ),
     )
     label_smoothing: float = _key(
         0.0, types=(float, int), low=0, high=1, doc="share of each label spread over all classes"

@@ -258,6 +258,7 @@ class Fit:
         from kerascls.pipeline import balanced_class_weight
         from kerascls.steps import TrainingModel
 
+        self.data = data
         augment = self.config.augment
         steps, policy = data.batches.steps, augment.policy if self.part is self.reference else []
         policy_steps = round(augment.until * self.epochs) * steps if augment.until < 1 else None
@@ -372,6 +373,7 @@ class Fit:
     def callbacks(self, steps: int) -> list[Any]:
         """In the order in which they must run at an epoch's end: what is kept is decided before it is told."""
         from kerascls.callbacks import (
+            MOMENT_BATCHES,
             Average,
             EarlyStopping,
             EpochState,
@@ -402,7 +404,7 @@ class Fit:
             )
         )
         if train.ema_momentum:
-            self.average = Average()
+            self.average = Average(lambda: self.data.batches.dataset().take(MOMENT_BATCHES))
             callbacks.append(self.average)
         if folder:
             self.saver = SaveState(

@@ -1,6 +1,6 @@
 """The training step: what a recipe's network trains through, whatever the data, the augmentation and the devices."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -61,6 +61,7 @@ class TrainingModel(keras.Model):
         self.gather, self.batch_size = gather, batch_size
         self.steps, self.skipped, self.shards = steps, skipped, shards
         self.schedule = schedule
+        self._moments_of: Callable | None = None
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.classifier(images, training=training)
@@ -70,19 +71,7 @@ class TrainingModel(keras.Model):
         if self.class_weight is not None:
             sample_weight = tf.gather(tf.constant(self.class_weight, tf.float32), tf.argmax(labels, axis=-1))
         if self.policy:
-            step = self.first_step + tf.cast(self.optimizer.iterations.value, tf.int32)
-            seed = tf.stack([tf.constant(self.seed, tf.int32), step])
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            seed = tf.where(replica > 0, tf.random.experimental.stateless_fold_in(seed, replica), seed)
-            images = tf.cast(images, tf.float32)
-            if self.policy_steps is None:
-                images, labels = apply_policy(self.policy, images, labels, seed)
-            else:
-                images, labels = tf.cond(
-                    step < self.policy_steps,
-                    lambda: apply_policy(self.policy, images, labels, seed),
-                    lambda: (images, labels),
-                )
+            images, labels = self.augmented(images, labels, self.step())
         replicas = self.distribute_strategy.num_replicas_in_sync
         if self.shards == replicas == 1:
             return super().train_step((images, labels, sample_weight))
@@ -99,6 +88,56 @@ class TrainingModel(keras.Model):
         summed = [tf.add_n(parts) for parts in zip(*gradients, strict=True)]
         self.optimizer.apply_gradients(zip(summed, self.trainable_weights, strict=True))
         return self._report(tf.add_n(losses), images, labels, tf.concat(probabilities, 0), sample_weight, count)
+
+    def step(self) -> tf.Tensor:
+        """Steps that were taken, in all phases."""
+        return self.first_step + tf.cast(self.optimizer.iterations.value, tf.int32)
+
+    def augmented(self, images: tf.Tensor, labels: tf.Tensor, drawn_by: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The batch as the policy draws it by the seed and that number; from step `policy_steps` on, as it is."""
+        seed = tf.stack([tf.constant(self.seed, tf.int32), drawn_by])
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = tf.where(replica > 0, tf.random.experimental.stateless_fold_in(seed, replica), seed)
+        images = tf.cast(images, tf.float32)
+        if self.policy_steps is None:
+            return apply_policy(self.policy, images, labels, seed)
+        return tf.cond(
+            self.step() < self.policy_steps,
+            lambda: apply_policy(self.policy, images, labels, seed),
+            lambda: (images, labels),
+        )
+
+    def normalisations(self) -> list[keras.layers.BatchNormalization]:
+        """The layers whose moments training moves."""
+        layers = self.classifier._flatten_layers()
+        return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+
+    def mean_moments(self, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> list[np.ndarray]:
+        """What the moving moments of `normalisations`, layer by layer, would be if they were the means over `batches`
+        under the weights as they are. Leaves the variables changed, and the generators of dropout."""
+        layers = self.normalisations()
+        strategy = self.distribute_strategy
+
+        def of_one(images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor) -> list[tf.Tensor]:
+            if self.policy:
+                images, labels = self.augmented(images, labels, number)
+            for layer in layers:
+                for variable in layer.non_trainable_variables:
+                    variable.assign(tf.zeros_like(variable))
+            self.classifier(images, training=True)
+            return [
+                tf.identity(variable) / (1 - layer.momentum)
+                for layer in layers
+                for variable in layer.non_trainable_variables
+            ]
+
+        if self._moments_of is None:
+            self._moments_of = tf.function(lambda *batch: strategy.run(of_one, args=batch), autograph=False)
+        found = [
+            [strategy.experimental_local_results(one)[0].numpy() for one in self._moments_of(*batch, tf.constant(i))]
+            for i, batch in enumerate(batches)
+        ]
+        return [np.mean(values, 0) for values in zip(*found, strict=True)]
 
     def shares(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: Any, count: tf.Tensor) -> Iterator[tuple]:
         """Of each shard how many examples it has, their share of this replica's `count`, its images, labels and

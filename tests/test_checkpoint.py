@@ -12,9 +12,10 @@ import time
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
-from conftest import tiny_transfer
+from conftest import small_npz, tiny_transfer
 from PIL import Image
 
 import kerascls
@@ -22,8 +23,10 @@ from kerascls import checkpoint, resume
 from kerascls.callbacks import SaveState
 from kerascls.cli import run as kerascls_command
 from kerascls.config import load_config
+from kerascls.datasets import load_dataset
 from kerascls.errors import ConfigError, OutputError, RunError
 from kerascls.runs import Run
+from kerascls.split import with_all_splits
 from kerascls.status import doing
 from tests import endure
 
@@ -436,6 +439,40 @@ def test_moving_averages_are_what_is_validated_and_saved(tmp_path):
     row = Path("averaged/history.csv").read_text().splitlines()[averaged.kept_epoch].split(",")
     assert float(row[4]) == pytest.approx(averaged.validation["loss"], abs=1e-5)
     assert averaged.test != plain.test
+
+
+def test_averaged_weights_have_their_own_moments():
+    """One step an epoch, of all training images: the saved moments are what the saved first layer gives on these."""
+    small_npz("data.npz", count=40)
+    change = {
+        "augment": {"policy": []},
+        "train": {
+            "ema_momentum": 0.8,
+            "learning_rate": 0.05,
+            "schedule": "constant",
+            "batch_size": 100,
+            "keep": "last",
+        },
+    }
+    result = kerascls.train("mnist_cnn_bn", data="data.npz", epochs=5, overrides=change, out="run")
+    model = keras.saving.load_model("run/model.keras")
+    train = with_all_splits(load_dataset("data.npz"), 0.08, 0.1).splits["train"]
+    first = keras.Model(model.inputs, model.get_layer("conv1").output)
+    seen = first.predict(train.images.astype("float32"), verbose=0)
+    np.testing.assert_allclose(model.get_layer("bn1").moving_mean, seen.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.get_layer("bn1").moving_variance, seen.var((0, 1, 2)), rtol=1e-4)
+    row = Path("run/history.csv").read_text().splitlines()[-1].split(",")
+    assert float(row[4]) == pytest.approx(result.validation["loss"], rel=1e-4)
+
+
+def test_averages_with_moments_and_dropout_go_on_to_the_same_bits(monkeypatch):
+    recipe = endure.EVERYTHING.replace("epochs = 8", "epochs = 2\nsteps_per_execution = 5")
+    Path("mine.toml").write_text(recipe)
+    kerascls.train("mine.toml", out="whole")
+    ended(Path("parts"), 8, monkeypatch, recipe="mine.toml", overrides={})
+    assert checkpoint.read(Path("parts")).place.step
+    assert kerascls.train(resume="parts").status == "complete"
+    assert endure.facts(Path("parts")) == endure.facts(Path("whole"))
 
 
 def test_a_checkpoint_of_another_network_is_refused(monkeypatch):
