@@ -16,6 +16,7 @@ from kerascls.config import Features
 from kerascls.datasets import Split
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, ModelError
+from kerascls.memory import parts
 from kerascls.status import doing
 
 CHUNK = 32  # images a call: ResNet50 is no faster with more (2 cores). What a view draws depends on it
@@ -320,7 +321,8 @@ def _content(split: Split) -> str:
         digest.update(b"".join(files.contents))
     else:
         digest = hashlib.sha256(repr(split.images.shape).encode())
-        digest.update(np.ascontiguousarray(split.images))
+        for images in parts(split.images):
+            digest.update(np.ascontiguousarray(images))
     return digest.hexdigest()
 
 

@@ -148,6 +148,7 @@ class Fit:
             return "complete"
         try:
             with Interruptible(self.save_state) as self.interruptible:
+                phase: TrainingData | None = None
                 if place.phase == 0:
                     phase = self.features() if self.body else self.images()
                     callbacks += self.callbacks(phase.batches.steps)
@@ -159,7 +160,8 @@ class Fit:
                     if self.body:
                         self.sync()
                         self.train_part(self.reference)
-                    phase = self.images()
+                        phase = None
+                    phase = phase or self.images()
                     callbacks = callbacks or self.callbacks(phase.batches.steps)
                     for model in {self.classifier, self.reference}:
                         unfreeze_backbone(model, finetune.unfreeze)
@@ -175,7 +177,7 @@ class Fit:
             advice = f"Try --batch-size {half}" if half else "Lower data.image_shape or choose a smaller model"
             raise TrainingFailed(f"Out of memory at {train.batch_size} images a step. {advice}.") from None
         except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError, tf.errors.PermissionDeniedError) as error:
-            if all(isinstance(split.images, np.ndarray) for split in (self.examples, *self.splits.values())):
+            if not any(split.streamed for split in (self.examples, *self.splits.values())):
                 raise
             told = str(error)
             reason = re.search(r"([^\n]+)\n\s*\[\[\{\{", told)  # stands above TensorFlow's list of nodes

@@ -20,6 +20,7 @@ from kerascls.datasets._folder import FileImages
 from kerascls.errors import DataError, ModelError
 from kerascls.formats import Held, Upload
 from kerascls.inputs import given_images
+from kerascls.memory import Rows
 from kerascls.runs import Run, all_notices, is_run
 from kerascls.runtimes import runtime_of, utf8
 from kerascls.scan.containers import ARCHITECTURE, check_regular
@@ -200,7 +201,8 @@ class Classifier:
     def pixels(self, images: np.ndarray) -> np.ndarray:
         """`images`, if they are uint8 `(n, *image_shape)`, an array or in files. Raises DataError otherwise."""
         shape, kind = getattr(images, "shape", ()), getattr(images, "dtype", type(images).__name__)
-        if tuple(shape[1:]) != self.image_shape or kind != np.uint8 or not isinstance(images, np.ndarray | FileImages):
+        known = isinstance(images, np.ndarray | Rows | FileImages)
+        if tuple(shape[1:]) != self.image_shape or kind != np.uint8 or not known:
             raise DataError(
                 f"Images must be uint8 (n, {', '.join(map(str, self.image_shape))}). `predict` takes others. "
                 f"Received: {kind} {tuple(shape)}"

@@ -13,6 +13,7 @@ import tensorflow as tf
 from kerascls.datasets import Split, fit_arrays
 from kerascls.datasets._folder import FileImages
 from kerascls.images import encoded_file, to_pixels
+from kerascls.memory import Rows, can_be_shared, check, fits
 
 _PREFETCH = 4  # batches; enough to hide a gather, and small beside the images
 
@@ -119,14 +120,29 @@ def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def gathering(split: Split, num_classes: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None:
     """What makes the batch at the positions that it is given, int32 `(n,)`; None where images are in files."""
-    if not isinstance(split.images, np.ndarray):
+    if split.streamed:
         return None
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    array, at = (split.images.array, split.images.at) if isinstance(split.images, Rows) else (split.images, None)
+    with tf.device("CPU:0"):  # where tf.data reads them; on a GPU they would fill its memory for nothing
+        images, labels = shared(array), tf.constant(split.labels)
+        places = None if at is None else tf.constant(at)
 
     def gather(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.gather(images, positions), tf.one_hot(tf.gather(labels, positions), num_classes)
+        rows = positions if places is None else tf.gather(places, positions)
+        # Not tf.gather(images), whose ResourceGather makes the variable a copy of its own first.
+        return tf.gather(images.read_value(), rows), tf.one_hot(tf.gather(labels, positions), num_classes)
 
     return gather
+
+
+def shared(array: np.ndarray) -> tf.Variable:
+    """The array's own memory as a variable, where it can be: it must not be written to any more.
+
+    An iterator of tf.data copies the tensors that its functions use, and leaves variables where they are.
+    """
+    same = can_be_shared(array)
+    tensor = tf.experimental.dlpack.from_dlpack(array.__dlpack__()) if same else tf.constant(array)
+    return tf.Variable(tensor, trainable=False)
 
 
 def _batches(
@@ -170,10 +186,14 @@ def on_canvas(split: Split, canvas: tuple[int, int] | None, cache_mb: int) -> Sp
     if not canvas or tuple(canvas) == split.images.shape[1:3]:
         return split
     if split.origin is None:
-        images = fit_arrays(split.images, (*canvas, split.images.shape[3]), "cover")
-        return dataclasses.replace(split, images=images)
+        shape = (*canvas, split.images.shape[3])
+        held = split.images.array.nbytes if isinstance(split.images, Rows) else split.images.nbytes
+        what = f"The {len(split):,} training images at data.canvas = {list(canvas)}"
+        check(what, len(split) * math.prod(shape), "Lower data.canvas, or make a folder of the images.", held)
+        return dataclasses.replace(split, images=fit_arrays(split.images, shape, "cover"))
     files: FileImages = split.origin.on_canvas(*canvas)
-    kept = int(np.prod(files.shape)) <= cache_mb * 10**6
+    size = math.prod(files.shape)
+    kept = size <= cache_mb * 10**6 and fits(size)
     return dataclasses.replace(split, images=files.decoded() if kept else files, origin=files)
 
 

@@ -72,7 +72,7 @@ def without_contrast(dataset: Dataset) -> list[str]:
 
 def _looked_at(split: Split) -> np.ndarray | None:
     """Positions of some images, of all classes alike as far as they go; None for all, where they are in memory."""
-    if isinstance(split.images, np.ndarray):
+    if not split.streamed:
         return None
     by_class = np.argsort(split.labels, kind="stable")
     return np.sort(by_class[spread(len(split), LOOKED_AT)])

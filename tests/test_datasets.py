@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import small_npz
 
-from kerascls import datasets
+from kerascls import datasets, memory
 from kerascls.catalog import dataset_files
 from kerascls.errors import DataError, DataMissing
 
@@ -160,18 +160,30 @@ def prepared(tmp_path_factory):
         for i, size in enumerate(sizes):
             yield {"image": generator.integers(0, 256, size, np.uint8), "label": i % 2}
 
+    def hidden():
+        for example in examples():
+            yield example | {"label": -1}
+
     features = tfds.features.FeaturesDict(
         {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
     )
     signature = {"image": tf.TensorSpec((None, None, 3), tf.uint8), "label": tf.TensorSpec((), tf.int64)}
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="tiny",
-        version="1.0.0",
-        features=features,
-        data_dir=str(root),
-        disable_shuffling=True,
-        split_datasets={"train": tf.data.Dataset.from_generator(examples, output_signature=signature)},
-    )
+    for name, splits in {
+        "tiny": {"train": examples},
+        "challenge": {"train": examples, "validation": examples, "test": hidden},
+        "closed": {"train": hidden},
+    }.items():
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=name,
+            version="1.0.0",
+            features=features,
+            data_dir=str(root),
+            disable_shuffling=True,
+            split_datasets={
+                split: tf.data.Dataset.from_generator(make, output_signature=signature)
+                for split, make in splits.items()
+            },
+        )
     return str(root)
 
 
@@ -180,6 +192,23 @@ def test_any_prepared_tfds_data_set_is_read(prepared):
     assert dataset.class_names == ("cat", "dog") and dataset.image_shape == (6, 6, 1)
     assert dataset.splits["train"].labels.tolist() == [0, 1] * 6
     assert prepared not in dataset.source
+
+
+def test_a_split_whose_labels_are_hidden_is_left_out_and_said(prepared, capsys):
+    dataset = datasets.load_dataset("tfds:challenge", prepared, image_shape=(6, 6, 1))
+    assert sorted(dataset.splits) == ["train", "validation"]
+    assert datasets.skipped_lines(dataset.skipped) == ["left out: split test: its labels are hidden: all are -1"]
+    with pytest.raises(DataError, match="tfds:closed has no split named train or test with labels. It has: train"):
+        datasets.load_dataset("tfds:closed", prepared, image_shape=(6, 6, 1))
+
+
+def test_all_splits_of_a_tfds_data_set_count_together_before_any_is_read(prepared, monkeypatch):
+    each = 12 * 64 * 64 * 3
+    monkeypatch.setattr(memory, "container_limit", lambda: None)
+    monkeypatch.setattr(memory, "machine", lambda: (memory.OTHERS + each * 3 // 2, 1 << 40))
+    monkeypatch.setattr(_tfds, "_load_split", lambda *_: pytest.fail("read"))
+    with pytest.raises(DataError, match=r"tfds:challenge: 24 images of \(64, 64, 3\) need 0.0 GiB of memory"):
+        datasets.load_dataset("tfds:challenge", prepared, image_shape=(64, 64, 3))
 
 
 def test_images_of_many_sizes_ask_for_one(prepared):

@@ -9,11 +9,11 @@ PACKAGE = Path(__file__).parent.parent / "kerascls"
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 
 ORDER = """
-errors status json_files files kinds catalog recipe_faults config card scan runs cache metrics plots process devices
-ahead tiff formats pixels images contents datasets inputs split remarks augment steps pipeline models runtimes foreign
-load inspect save adopt features new check summary show evaluate checkpoint callbacks timing optimizers fit resume
-train sweep table predict explain proof export compare reproduce report batching limits cross_origin tf_serving serve
-cli
+errors status json_files files memory kinds catalog recipe_faults config card scan runs cache metrics plots process
+devices ahead tiff formats pixels images contents datasets inputs split remarks augment steps pipeline models
+runtimes foreign load inspect save adopt features new check summary show evaluate checkpoint callbacks timing
+optimizers fit resume train sweep table predict explain proof export compare reproduce report batching limits
+cross_origin tf_serving serve cli
 """.split()
 
 # Commands of under 20 lines, in the module that owns their subject.

@@ -27,6 +27,7 @@ from kerascls.catalog import dataset_files
 from kerascls.config import Config, Data, load_config
 from kerascls.contents import of_pixels
 from kerascls.errors import DataError, DataMissing, KerasclsError, printable
+from kerascls.memory import Rows, check, empty, parts, shareable
 from kerascls.recipe_faults import TABLES, data_fault
 from kerascls.runs import fallback_notice
 from kerascls.status import doing
@@ -43,14 +44,14 @@ class Split:
     """Examples of one split.
 
     Attributes:
-        images: uint8 array `(n, height, width, channels)` in [0, 255], or `FileImages`, which looks like one and reads
-            what is asked for.
+        images: uint8 array `(n, height, width, channels)` in [0, 255], or what looks like one: `memory.Rows` of an
+            array that splits share, or `FileImages`, which reads what is asked for.
         labels: int32 array `(n,)`, positions in the data set's `class_names`.
         positions: int64 array `(n,)`, each example's position in the split as published; names it in pictures.
         origin: the files that the images come from, whether they are kept decoded or not; None where there are none.
     """
 
-    images: "np.ndarray | FileImages"
+    images: "np.ndarray | Rows | FileImages"
     labels: np.ndarray
     positions: np.ndarray
     origin: "FileImages | None" = None
@@ -66,8 +67,9 @@ class Split:
         return cls(images, labels.astype(np.int32), np.arange(len(labels)))
 
     def take(self, chosen: np.ndarray) -> "Split":
+        """The examples at positions `chosen`. Images in memory are shared, not copied."""
         origin = None if self.origin is None else self.origin.only(chosen)
-        images = self.images[chosen] if isinstance(self.images, np.ndarray) else origin
+        images = origin if self.streamed else Rows.of(self.images, chosen)
         taken = Split(images, self.labels[chosen], self.positions[chosen], origin)
         if "contents" in self.__dict__:
             taken.__dict__["contents"] = self.contents[chosen]  # is not computed again
@@ -86,6 +88,11 @@ class Split:
     def path_of(self, i: int) -> str:
         """What lines call an example: its file's path in the data set, or its position in the split as published."""
         return f"no. {self.positions[i]}" if self.origin is None else self.origin.names[i]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are read from their files when they are asked for."""
+        return self.origin is not None and self.images is self.origin
 
     def name_of(self, i: int) -> str:
         """What pictures call it: the path's last part."""
@@ -157,7 +164,8 @@ class Dataset:
             split = self.splits[name]
             digest.update(name.encode())
             if split.origin is None:
-                digest.update(np.ascontiguousarray(split.images))
+                for images in parts(split.images):
+                    digest.update(np.ascontiguousarray(images))
                 digest.update(np.ascontiguousarray(split.labels))
             else:  # in any order, under any names
                 for content, label in sorted(zip(split.origin.contents, split.labels.tolist(), strict=True)):
@@ -165,9 +173,9 @@ class Dataset:
         return digest.hexdigest()
 
 
-def in_batches(images: "np.ndarray | FileImages", size: int, start: int = 0) -> Iterator[np.ndarray]:
+def in_batches(images: "np.ndarray | Rows | FileImages", size: int, start: int = 0) -> Iterator[np.ndarray]:
     """All from position `start` on, in order, `size` at a time; those in files are decoded ahead."""
-    if not isinstance(images, np.ndarray):
+    if not isinstance(images, np.ndarray | Rows):
         yield from images.batches(size, start)
         return
     for at in range(start, len(images), size):
@@ -256,16 +264,20 @@ def load_dataset(
         raise DataError(f"{name}: load() failed: {type(error).__name__}: {error}") from None
     if not isinstance(dataset, Dataset):
         raise DataError(f"{name}: load() must return a kerascls.datasets.Dataset. Received: {type(dataset).__name__}")
-    resizes_itself = "resize" in inspect.signature(load).parameters
-    if (image_shape is None or tuple(image_shape) == dataset.image_shape) and (
-        resizes_itself or resize != "center_crop"
-    ):
-        return dataset
-    splits = {
-        key: dataclasses.replace(split, images=fit_arrays(split.images, image_shape, resize))
-        for key, split in dataset.splits.items()
-    }
-    return dataclasses.replace(dataset, splits=splits)
+    as_it_is = "resize" in inspect.signature(load).parameters or resize != "center_crop"
+    rest = {**vars(dataset)}
+    splits = dict(rest.pop("splits"))
+    del dataset  # so that each split's images go as soon as they are brought to their shape
+    copies = [len(split) * math.prod(image_shape or split.images.shape[1:]) for split in splits.values()]
+    held = sum(split.images.nbytes for split in splits.values())
+    check(f"{rest['name']}: copies of its images", max(copies), f"Return fewer from {name}.", held)
+    for key in splits:
+        images = splits[key].images
+        if not (as_it_is and tuple(image_shape or images.shape[1:]) == images.shape[1:]):
+            images = fit_arrays(images, image_shape, resize)
+        splits[key] = dataclasses.replace(splits[key], images=shareable(images))
+        del images
+    return Dataset(splits=splits, **rest)
 
 
 def is_folder(name: str) -> bool:
@@ -438,7 +450,7 @@ def fit_arrays(images: np.ndarray, image_shape: tuple[int, int, int] | None, res
     from kerascls import images as road
 
     height, width, channels = image_shape
-    out = np.empty((len(images), *image_shape), np.uint8)
+    out = empty((len(images), *image_shape))
     for at in range(0, len(images), 256):
         batch = tf.constant(images[at : at + 256])
         batch = tf.repeat(batch, 3, axis=-1) if batch.shape[-1] == 1 else batch
@@ -475,16 +487,10 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
     return parts
 
 
-def memory() -> int:
-    """Bytes of this machine's memory; 8 GiB where it does not say."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
-
-
-def check_memory(name: str, examples: int, image_shape: tuple[int, int, int]) -> None:
-    """Raises DataError if the images would fill over half of this machine's memory."""
-    needed, total = examples * math.prod(image_shape), memory()
-    if needed > total // 2:
-        raise DataError(
-            f"{name}: {examples:,} images of {tuple(image_shape)} need {needed / 2**30:.1f} GiB; at most half "
-            f"of this machine's {total / 2**30:.1f} GiB is used. Lower data.image_shape."
-        )
+def check_memory(name: str, examples: int, image_shape: tuple[int, ...]) -> None:
+    """Raises DataError if so many images of a data set, of all its splits, do not fit into memory."""
+    check(
+        f"{name}: {examples:,} images of {tuple(image_shape)}",
+        examples * math.prod(image_shape),
+        "Lower data.image_shape, or make a folder of images of it, which is read while it trains.",
+    )

@@ -21,6 +21,7 @@ from kerascls.datasets._opening import BATCH, decoded_before, examine
 from kerascls.errors import DataError, printable
 from kerascls.formats import checked_bytes, image_kind, read_bytes
 from kerascls.json_files import json_text
+from kerascls.memory import Rows, fits
 from kerascls.status import doing
 
 
@@ -155,7 +156,8 @@ def load_folder(
         listing = list_folder(root, classes)
     files = [file for entries in listing.splits.values() for file, _ in entries]
     rule = tuple(image_shape), tuple(background), resize
-    kept = math.prod(image_shape) * len(files) <= cache_mb * 10**6
+    size = math.prod(image_shape) * len(files)
+    kept = size <= cache_mb * 10**6 and fits(size)
     index, pixels = examine(root, files, rule, kept, stop=on_bad_image == "error")
     ids = {name: i for i, name in enumerate(listing.class_names)}
     skipped, bad, without = [], [], []
@@ -183,7 +185,7 @@ def load_folder(
                 tuple(rows["checksum"][chosen].tolist()),
                 *rule,
             )
-            images = origin if pixels is None else pixels[taken : taken + len(chosen)]
+            images = origin if pixels is None else Rows(pixels, np.arange(taken, taken + len(chosen)))
             splits[split] = Split(images, labels, np.arange(len(chosen)), origin)
         lost = {class_name for _, class_name in entries} - {listing.class_names[i] for i in np.unique(labels)}
         depth = 1 if split == "all" else 2

@@ -1,15 +1,21 @@
 """Arrays from a Keras-style .npz file."""
 
+import contextlib
+import dataclasses
 import math
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kerascls.datasets import Dataset, Split, check_memory, fit_arrays, memory
+from kerascls.datasets import Dataset, Split, fit_arrays
 from kerascls.errors import DataError
+from kerascls.memory import check, empty, shareable
 
 MOST_CLASSES = 100_000  # a stray label of billions would otherwise become billions of classes
+_READ = 1 << 20  # bytes at a time: zipfile makes an object of what it reads, whatever it is read into
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 
@@ -24,74 +30,123 @@ def load_npz(path: Path, image_shape: tuple[int, int, int] | None, resize: str) 
     """
     if not path.is_file():
         raise DataError(f"Data file {path} does not exist.")
-    arrays = _read(path)
+    headers = _headers(path)
+    _check_memory(path, headers, image_shape)
     splits = {}
     for suffix, split in _SPLITS.items():
-        if f"x_{suffix}" not in arrays:
-            continue
-        if f"y_{suffix}" not in arrays:
-            raise DataError(f"{path} has x_{suffix} and no y_{suffix}.")
-        splits[split] = _split(path, suffix, arrays[f"x_{suffix}"], arrays[f"y_{suffix}"], image_shape, resize)
+        if f"x_{suffix}" in headers:
+            if f"y_{suffix}" not in headers:
+                raise DataError(f"{path} has x_{suffix} and no y_{suffix}.")
+            x, y = (_read(path, headers[f"{axis}_{suffix}"]) for axis in "xy")
+            splits[split] = _split(path, suffix, x, y, image_shape, resize)
+            del x  # of another shape than the split's, it need not wait for the next
     if "train" not in splits and "test" not in splits:
         raise DataError(
             f"{path} must have x_train and y_train (and x_test, y_test), as Keras' data sets do. "
-            f"Received: {', '.join(arrays) or 'nothing'}"
+            f"Received: {', '.join(headers) or 'nothing'}"
         )
-    given = "class_names" in arrays
-    if given and (arrays["class_names"].ndim != 1 or arrays["class_names"].dtype.kind != "U"):
-        raise DataError(
-            f"{path}: class_names must be a list of names as text. Received: "
-            f"{arrays['class_names'].dtype} {arrays['class_names'].shape}"
-        )
+    listed = _read(path, headers["class_names"]) if "class_names" in headers else None
+    given = listed is not None
+    if given and (listed.ndim != 1 or listed.dtype.kind != "U"):
+        raise DataError(f"{path}: class_names must be a list of names as text. Received: {listed.dtype} {listed.shape}")
     count = max(int(split.labels.max(initial=0)) for split in splits.values()) + 1
-    if given and len(arrays["class_names"]) < count:
-        raise DataError(
-            f"{path}: class_names has {len(arrays['class_names'])} names; labels up to {count - 1} need {count}."
-        )
+    if given and len(listed) < count:
+        raise DataError(f"{path}: class_names has {len(listed)} names; labels up to {count - 1} need {count}.")
     if count > MOST_CLASSES:
         raise DataError(f"{path}: labels must be below {MOST_CLASSES:,}. Received: {count - 1:,}. Number them from 0.")
-    names = tuple(str(name) for name in arrays["class_names"]) if given else tuple(str(i) for i in range(count))
+    names = tuple(str(name) for name in listed) if given else tuple(str(i) for i in range(count))
     if len(set(names)) != len(names):
         raise DataError(f"{path}: class_names has a name twice.")
     return Dataset(path.name, "npz", names, splits, names_given=given)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that are images, labels and names. What they declare is held against the memory before any is read:
-    a small file may be packed of huge ones."""
+@dataclasses.dataclass(frozen=True)
+class _Header:
+    """What an array declares of itself."""
+
+    name: str
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def images(self) -> bool:
+        return self.name.startswith("x_") and self.dtype == np.uint8
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-            strange = [name for name in members if not name.endswith(".npy")]
-            if strange:
-                raise DataError(f"{path} has entries that are not arrays: {', '.join(strange[:5])}.")
-            wanted = [name for name in members if name == "class_names.npy" or name.startswith(("x_", "y_"))]
-            sizes = [_declared_bytes(path, archive, name) for name in wanted]
-            if sum(sizes) > memory() // 2:
-                raise DataError(
-                    f"{path}: its arrays need {sum(sizes) / 2**30:,.1f} GiB; at most half of this machine's "
-                    f"{memory() / 2**30:.1f} GiB is used. Make a folder of images of it."
-                )
-        with np.load(path, allow_pickle=False) as file:
-            return {name.removesuffix(".npy"): file[name.removesuffix(".npy")] for name in wanted}
-    except DataError:
+            yield archive
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # NumPy and zipfile raise whatever a damaged file leads them to
         raise DataError(f"{path} is not a whole .npz file of plain arrays, as np.savez writes: {error}") from None
 
 
-def _declared_bytes(path: Path, archive: zipfile.ZipFile, name: str) -> int:
-    """What the header of an array says that it takes. Raises DataError for objects, which would be unpickled."""
-    with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-    if dtype.hasobject:
-        raise DataError(
-            f"{path}: {name.removesuffix('.npy')} holds pickled Python objects, which are never read. Expected an "
-            "array of numbers or of text."
-        )
-    return math.prod(shape) * dtype.itemsize
+def _headers(path: Path) -> dict[str, _Header]:
+    """Of the arrays that are images, labels and names."""
+    with _opened(path) as archive:
+        members = archive.namelist()
+        strange = [name for name in members if not name.endswith(".npy")]
+        if strange:
+            raise DataError(f"{path} has entries that are not arrays: {', '.join(strange[:5])}.")
+        names = [name.removesuffix(".npy") for name in members]
+        wanted = [name for name in names if name == "class_names" or name.startswith(("x_", "y_"))]
+        headers = {}
+        for name in wanted:
+            with archive.open(f"{name}.npy") as member:
+                headers[name] = _header(name, member)
+            if headers[name].dtype.hasobject:
+                raise DataError(
+                    f"{path}: {name} holds pickled Python objects, which are never read. Expected an array of numbers "
+                    "or of text."
+                )
+        return headers
+
+
+def _header(name: str, member: Any) -> _Header:
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return _Header(name, *read(member))
+
+
+def _check_memory(path: Path, headers: dict[str, _Header], image_shape: tuple[int, ...] | None) -> None:
+    """Raises DataError where the arrays do not fit, before any is read: a small file may be packed of huge ones.
+
+    Where images are brought to another shape, or lie the other way round, one split at a time stands beside its copy.
+    """
+    kept, beside = 0, [0]
+    for header in headers.values():
+        shape = header.shape if len(header.shape) == 4 else (*header.shape, 1)
+        if header.images and image_shape is not None and shape[1:] != tuple(image_shape):
+            kept += shape[0] * math.prod(image_shape)
+            beside.append(header.size)
+        else:
+            kept += header.size
+            beside.append(header.size if header.images and header.fortran else 0)
+    check(f"{path}: its arrays", kept + max(beside), "Make a folder of images of it, which is read while it trains.")
+
+
+def _read(path: Path, header: _Header) -> np.ndarray:
+    """An array; of images, one that TensorFlow can share, which NumPy's own reader does not make."""
+    with _opened(path) as archive, archive.open(f"{header.name}.npy") as member:
+        if not header.images:
+            return np.lib.format.read_array(member, allow_pickle=False)
+        _header(header.name, member)
+        array = empty(header.shape[::-1] if header.fortran else header.shape)
+        rest = memoryview(array.reshape(-1))
+        while rest:
+            count = member.readinto(rest[:_READ])
+            if not count:
+                raise ValueError(f"{header.name} ends {len(rest):,} bytes too early")
+            rest = rest[count:]
+        return shareable(array.T) if header.fortran else array
 
 
 def _split(
@@ -113,7 +168,6 @@ def _split(
         )
     if len(y) and y.min() < 0:
         raise DataError(f"{path}: y_{suffix} must be 0 or more. Received: {y.min()}")
-    check_memory(path.name, len(x), image_shape or x.shape[1:])
     return Split.of(fit_arrays(x, image_shape, resize), y)
 
 

@@ -23,6 +23,7 @@ from kerascls.datasets._index import (
 )
 from kerascls.errors import DataError, TooLarge
 from kerascls.formats import checked_bytes, looks_like_image, read_bytes
+from kerascls.memory import empty
 from kerascls.status import doing
 
 BATCH = 64  # files that are read at a time; bounds what waits in memory
@@ -45,7 +46,7 @@ def examine(root: Path, files: list[str], rule: Rule, kept: bool, stop: bool) ->
     if there.all() and not unread.any():
         return index, found
     unread[known[~there]] = True
-    pixels = np.empty((len(files), *rule[0]), np.uint8)
+    pixels = empty((len(files), *rule[0]))
     pixels[known] = found
     del found
     _read(root, index, np.flatnonzero(unread), rule, pixels, stop)
@@ -62,7 +63,7 @@ def decoded_before(root: Path, rule: Rule, contents: np.ndarray) -> tuple[np.nda
     found = stored_pixels(root, rule)
     if found and np.array_equal(found[0], contents):
         return found[1], np.ones(len(contents), bool)
-    pixels, there = np.empty((len(contents), *rule[0]), np.uint8), np.zeros(len(contents), bool)
+    pixels, there = empty((len(contents), *rule[0])), np.zeros(len(contents), bool)
     if found:
         rows = rows_of(contents, found[0])
         there = rows >= 0

@@ -1,5 +1,6 @@
 """Any image-classification data set of TFDS, from where it is prepared, else by download."""
 
+import math
 import os
 import threading
 import urllib.error
@@ -14,9 +15,11 @@ from kerascls.catalog import nearest
 from kerascls.datasets import Dataset, Split, check_memory
 from kerascls.errors import DataError, DataMissing
 from kerascls.files import alone
+from kerascls.memory import empty
 from kerascls.process import quiet_logs
 
 _HOST = "https://storage.googleapis.com/tfds-data/"  # where TFDS itself looks first
+_BATCH = 16 << 20  # bytes of images that are copied at a time
 _PATIENCE = 5.0  # seconds; without a network TFDS alone would try for over 200
 
 
@@ -110,15 +113,20 @@ def load_tfds(
     target = tuple(image_shape or own_shape)
     # TFDS wrote such images itself, as PNG of exactly this shape: its decoder and ours give the same pixels.
     plain = fixed and target == tuple(own_shape) and resize != "center_crop"
-    splits = {}
-    for split in ("train", "validation", "test"):
-        if split in builder.info.splits and builder.info.splits[split].num_examples:
-            count = builder.info.splits[split].num_examples
-            check_memory(name, count, target)
-            splits[split] = _load_split(tfds, builder, split, image, label, count, target, background, resize, plain)
-    if not splits:
-        raise DataError(f"tfds:{name} has no split named train or test. It has: {', '.join(builder.info.splits)}")
-    return Dataset(builder.name, f"tfds {builder.info.full_name}", tuple(features[label].names), splits)
+    published = builder.info.splits
+    counts = {name: published[name].num_examples for name in ("train", "validation", "test") if name in published}
+    hidden = [split for split, count in counts.items() if count and _hides_labels(tfds, builder, split, label)]
+    counts = {split: count for split, count in counts.items() if count and split not in hidden}
+    if not counts:
+        raise DataError(f"tfds:{name} has no split named train or test with labels. It has: {', '.join(published)}")
+    check_memory(f"tfds:{name}", sum(counts.values()), target)
+    splits = {
+        split: _load_split(tfds, builder, split, image, label, count, target, background, resize, plain)
+        for split, count in counts.items()
+    }
+    skipped = tuple((f"split {split}", "its labels are hidden: all are -1") for split in hidden)
+    source = f"tfds {builder.info.full_name}"
+    return Dataset(builder.name, source, tuple(features[label].names), splits, skipped=skipped)
 
 
 def _prepare(builder: Any, name: str, download: bool) -> None:
@@ -135,6 +143,22 @@ def _prepare(builder: Any, name: str, download: bool) -> None:
     except Exception as error:  # TFDS passes on whatever its sources and readers raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataMissing(f"{name} could not be downloaded: {reason[:200]} Try again later, or {where}.") from None
+
+
+def _examples(tfds: Any, builder: Any, split: str, decoders: Any) -> Any:
+    """A tf.data.Dataset of a split's examples, in the order in which they were written."""
+    return builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders=decoders,
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+
+
+def _hides_labels(tfds: Any, builder: Any, split: str, label: str) -> bool:
+    """Whether a split's labels are all -1, as of a challenge's test images."""
+    labels = _examples(tfds, builder, split, tfds.decode.PartialDecoding({label: True}))
+    return all(example[label] == -1 for example in labels.as_numpy_iterator())  # ends with the first that is shown
 
 
 def _load_split(
@@ -154,19 +178,15 @@ def _load_split(
     from kerascls.images import to_pixels
 
     decoders = None if plain else {image: tfds.decode.SkipDecoding()}
-    examples = builder.as_dataset(
-        split=split,
-        shuffle_files=False,
-        decoders=decoders,
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-    )
+    examples = _examples(tfds, builder, split, decoders)
 
     def pair(example: dict) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = example[image] if plain else to_pixels(example[image], shape, background, resize)
         return pixels, tf.cast(example[label], tf.int32)
 
-    batches = examples.map(pair, num_parallel_calls=os.cpu_count(), deterministic=True).batch(1000).prefetch(1)
-    images = np.empty((count, *shape), np.uint8)
+    at_once = max(1, min(1000, _BATCH // math.prod(shape)))
+    batches = examples.map(pair, num_parallel_calls=os.cpu_count(), deterministic=True).batch(at_once).prefetch(1)
+    images = empty((count, *shape))
     labels = np.empty(count, np.int32)
     at = 0
     try:
