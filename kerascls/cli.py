@@ -681,7 +681,8 @@ def adopt(
 
 
 @cli.command()
-@click.argument("model", metavar="RUN_OR_EXPORT", type=click.Path(path_type=Path))
+@click.argument("model", metavar="[RUN_OR_EXPORT]", required=False, type=click.Path(path_type=Path))
+@click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="Serve this run or export too, as NAME.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 takes a free one.")
 @click.option("--name", help="The model's name in URLs.  [default: the run's]")
@@ -710,7 +711,8 @@ def adopt(
 )
 @trust_option
 def serve(
-    model: Path,
+    model: Path | None,
+    models: Sequence[str],
     host: str,
     port: int,
     name: str | None,
@@ -729,17 +731,27 @@ def serve(
 
     \b
     kerascls serve saved_models/mnist_cnn
+    kerascls serve --model digits=saved_models/mnist_cnn --model pets=saved_models/folder
     curl -F image=@three.png http://127.0.0.1:8501/predict
     """
     from kerascls.serve import Limits
     from kerascls.serve import serve as serve_model
 
     limits = Limits(max_batch, max_delay_ms / 1000, max_queue, int(max_body_mb * 1e6), max_pixels, timeout)
+    pairs = [one.partition("=") for one in models]
+    for word, _, path in pairs:
+        if not (word and path):
+            raise click.UsageError(f"--model takes NAME=PATH, as digits=saved_models/mnist_cnn. Received: {word!r}")
+    if model is None and not models:
+        raise click.UsageError("Give RUN_OR_EXPORT, or --model NAME=PATH once or several times.")
+    if model is None and name is not None:
+        raise click.UsageError("--name is RUN_OR_EXPORT's: leave it out, since --model names its own.")
     serve_model(
         model,
         host,
         port,
         name=name,
+        models=[(word, path) for word, _, path in pairs],
         limits=limits,
         allow_origins=allow_origins,
         trust=trust,

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+ASKED_MODEL = "kerascls.model"  # the key of a request's scope under which the app says which model is asked
 HELD_BODIES = 8  # bodies of the largest size that may be in memory at a time; many more of a usual size
 HEAD_BYTES = 1 << 16  # of a request's first line and headers
 PATIENCE = 10.0  # seconds for them to arrive, between requests, and for a client to read what it is sent
@@ -42,10 +43,10 @@ class Limits:
 class Gate:
     """The outermost ASGI layer: bounds the bodies in memory, reports every request, and lets no exception out.
 
-    `report(path, status, seconds)` is called when a request is answered.
+    `report(path, status, seconds, model)` is called when a request is answered.
     """
 
-    def __init__(self, app: Any, limits: Limits, report: Callable[[str, int, float], None]):
+    def __init__(self, app: Any, limits: Limits, report: Callable[[str, int, float, str], None]):
         self.app, self.limits, self.report = app, limits, report
         self.held = 0  # bytes of the bodies of all requests under way
 
@@ -104,7 +105,7 @@ class Gate:
             print(f"Error: {scope['path'][:200]!r}: {type(error).__name__}: {first[:300]}", file=sys.stderr, flush=True)
         finally:
             self.held -= taken
-            self.report(scope["path"], status, time.perf_counter() - began)
+            self.report(scope["path"], status, time.perf_counter() - began, scope.get(ASKED_MODEL, ""))
 
     def _too_large(self) -> HTTPException:
         return _too_large(self.limits.max_body)

@@ -1,4 +1,4 @@
-"""A server for one model: TensorFlow Serving's REST API, uploads, metrics, and a page to try it on."""
+"""A server for one model or several: TensorFlow Serving's REST API, uploads, metrics, and a page to try them on."""
 
 import base64
 import contextlib
@@ -38,34 +38,36 @@ try:
     from starlette.routing import Route
 
     from kerascls.cross_origin import CrossOrigin, checked_origin
-    from kerascls.limits import PATIENCE, Connection, Gate, Limits
+    from kerascls.limits import ASKED_MODEL, PATIENCE, Connection, Gate, Limits
 except ImportError as missing:
     raise ModelError(f"kerascls serve needs {missing.name}, which is missing: pip install 'kerascls[serve]'") from None
 
 PAGE = Path(__file__).with_name("page.html")
-PATHS = ("/", "/healthz", "/metrics", "/predict", "/explain")  # told apart in metrics; all under /v1/ are one
+PATHS = ("/", "/healthz", "/metrics", "/models", "/predict", "/explain")  # told apart in metrics
 _IN_PLACE = 1 << 16  # bytes of JSON that take less time to be parsed than a thread takes to be woken
 
 
 def serve(
-    model: str | Path,
+    model: str | Path | None,
     host: str = "127.0.0.1",
     port: int = 8501,
     *,
     name: str | None = None,
+    models: Sequence[tuple[str, str | Path]] = (),
     limits: Limits | None = None,
     allow_origins: Sequence[str] = (),
     trust: bool = False,
     tell: Callable[[str], None] = print,
     warn: Callable[[str], None] = print,
 ) -> None:
-    """Serves a model until SIGTERM or Ctrl-C, and then finishes what it took.
+    """Serves one model or several until SIGTERM or Ctrl-C, and then finishes what it took.
 
     Args:
-        model, trust: as `load` takes them.
+        model, trust: as `load` takes them; no model where `models` has all.
         host, port: where to listen; port 0 takes a free one.
         name: the model's in URLs, `/v1/models/NAME`. Defaults to `default_name(model)`.
-        limits: what is taken, see `Limits`.
+        models: further ones, each as (name, model). The first of all is the page's and that of /predict.
+        limits: what is taken, see `Limits`; images under way and batches are each model's own.
         allow_origins: origins whose pages may ask, as "https://shop.example"; "*" for all. None by default.
         tell: takes the line with the address, once requests are taken.
         warn: takes what must be said before any answer, if anything.
@@ -75,19 +77,28 @@ def serve(
         ModelError, RunError: as `load`.
     """
     limits = limits or Limits()
-    name = name or default_name(model)
-    if not re.fullmatch(r"[^/:\s]+", name):
-        raise OutputError(f"A model's name in URLs has no slash, colon or space. Received: {name!r}")
+    named = [*([(name or default_name(model), model)] if model is not None else []), *models]
+    if not named:
+        raise OutputError("There is no model to serve. Give RUN_OR_EXPORT or --model NAME=PATH.")
+    names = [name for name, _ in named]
+    for i, name in enumerate(names):
+        if not re.fullmatch(r"[^/:\s]+", name):
+            raise OutputError(f"A model's name in URLs has no slash, colon or space. Received: {name!r}")
+        if name in names[:i]:
+            raise OutputError(f"Two models are named {name!r}. Give each a name of its own: --model NAME=PATH")
     for origin in allow_origins:
         checked_origin(origin)
     with contextlib.closing(_bound(host, port)) as listener:
-        classifier = load(model, trust)
-        if classifier.notice:
-            warn(classifier.notice)
-        folder = Path(model).resolve().name
-        app = CrossOrigin(make_app(classifier, name, folder if folder.isdigit() else "1", limits), allow_origins)
-        with doing("warming up"):
-            warm_up(classifier, limits.max_batch)
+        served = []
+        for name, path in named:
+            classifier = load(path, trust)
+            if classifier.notice:
+                warn(f"{name}: {classifier.notice}" if len(named) > 1 else classifier.notice)
+            folder = Path(path).resolve().name
+            served.append(Served(classifier, name, folder if folder.isdigit() else "1"))
+            with doing("warming up"):
+                warm_up(classifier, limits.max_batch)
+        app = CrossOrigin(_App(served, limits).gate, allow_origins)
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -101,7 +112,8 @@ def serve(
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         with doing(""):  # until it is told to stop
-            _run(_Server(config, lambda: tell(f"{name} answers at {address}")), listener)
+            answer = "answers" if len(names) == 1 else "answer"
+            _run(_Server(config, lambda: tell(f"{', '.join(names)} {answer} at {address}")), listener)
 
 
 class _Server(uvicorn.Server):
@@ -189,65 +201,64 @@ class _Metrics:
     """What /metrics has, in a registry of its own."""
 
     def __init__(self, app: "_App"):
+        self.by_model = len(app.models) > 1  # then a label says which
+        label = ["model"] if self.by_model else []
         self.registry = prometheus_client.CollectorRegistry()
         new = {"registry": self.registry}
-        self.requests = prometheus_client.Counter("kerascls_requests", "Requests answered.", ["path", "status"], **new)
+        self.requests = prometheus_client.Counter(
+            "kerascls_requests", "Requests answered.", ["path", "status", *label], **new
+        )
         self.seconds = prometheus_client.Histogram(
             "kerascls_request_seconds", "From a request's headers to the end of its answer.", ["path"], **new
         )
         self.batches = prometheus_client.Histogram(
-            "kerascls_batch_images", "Images of a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), **new
+            "kerascls_batch_images", "Images of a batch.", label, buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), **new
         )
-        under_way = prometheus_client.Gauge("kerascls_images_under_way", "Images taken and not yet answered.", **new)
-        under_way.set_function(lambda: app.batcher.under_way)
+        under_way = prometheus_client.Gauge(
+            "kerascls_images_under_way", "Images taken and not yet answered.", label, **new
+        )
+        for name, model in app.models.items():
+            self.of(under_way, name).set_function(lambda model=model: model.batcher.under_way)
         held = prometheus_client.Gauge("kerascls_held_bytes", "Bytes of request bodies in memory.", **new)
         held.set_function(lambda: app.gate.held)
 
-    def report(self, path: str, status: int, seconds: float) -> None:
+    def of(self, metric: Any, name: str) -> Any:
+        return metric.labels(name) if self.by_model else metric
+
+    def report(self, path: str, status: int, seconds: float, model: str) -> None:
         known = path if path in PATHS else "/v1/" if path.startswith("/v1/") else "other"
-        self.requests.labels(known, str(status)).inc()
+        self.requests.labels(known, str(status), *([model] if self.by_model else [])).inc()
         self.seconds.labels(known).observe(seconds)
 
 
 def make_app(classifier: Classifier, name: str, version: str = "1", limits: Limits | None = None) -> Any:
     """The ASGI app that serves `classifier` as model `name`. It loads nothing and takes no models."""
-    return _App(classifier, name, version, limits or Limits()).gate
+    return _App([Served(classifier, name, version)], limits or Limits()).gate
 
 
-class _App:
-    def __init__(self, classifier: Classifier, name: str, version: str, limits: Limits):
-        self.classifier, self.name, self.version, self.limits = classifier, name, version, limits
-        self.metrics = _Metrics(self)
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A model with its name and version in URLs."""
+
+    classifier: Classifier
+    name: str
+    version: str = "1"
+
+
+class _Model:
+    """A served model with the queue of its images."""
+
+    def __init__(self, served: Served, limits: Limits, observe: Callable[[int], None]):
+        self.classifier, self.name, self.version = served.classifier, served.name, served.version
         self.batcher = Batcher(
             self._read,
-            lambda images: classifier.probabilities(images, limits.max_batch),
+            lambda images: self.classifier.probabilities(images, limits.max_batch),
             max_batch=limits.max_batch,
             max_delay=limits.max_delay,
             max_queue=limits.max_queue,
             timeout=limits.timeout,
-            observe=self.metrics.batches.observe,
+            observe=observe,
         )
-        self._page, self._policy = _page(classifier, name)
-        told = (HTTPException, KerasclsError, TimeoutError, ClientDisconnect, Exception)
-        starlette = Starlette(
-            routes=[
-                Route("/", self.page),
-                Route("/healthz", self.healthz),
-                Route("/metrics", self.show_metrics),
-                Route("/predict", self.predict, methods=["POST"]),
-                Route("/explain", self.explain, methods=["POST"]),
-                Route("/v1/{rest:path}", self.v1, methods=["GET", "POST"]),
-            ],
-            exception_handlers={kind: _told for kind in told},
-            lifespan=self._lifespan,
-        )
-        self.gate = Gate(starlette, limits, self.metrics.report)
-
-    @contextlib.asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        await self.batcher.start()
-        yield
-        await self.batcher.stop()
 
     def _read(self, items: Sequence[_Picture | np.ndarray]) -> list[np.ndarray | DataError]:
         """Pixels `image_shape` of encoded images, and of pixels of any size."""
@@ -260,6 +271,45 @@ class _App:
                     out[i] = answer
         return out
 
+
+class _App:
+    def __init__(self, served: Sequence[Served], limits: Limits):
+        self.limits = limits
+        observe = lambda name: lambda size: self.metrics.of(self.metrics.batches, name).observe(size)  # noqa: E731
+        self.models = {one.name: _Model(one, limits, observe(one.name)) for one in served}
+        self.first = next(iter(self.models.values()))
+        self.metrics = _Metrics(self)
+        self._page, self._policy = _page(served)
+        told = (HTTPException, KerasclsError, TimeoutError, ClientDisconnect, Exception)
+        starlette = Starlette(
+            routes=[
+                Route("/", self.page),
+                Route("/healthz", self.healthz),
+                Route("/metrics", self.show_metrics),
+                Route("/models", self.list_models),
+                Route("/predict", self.predict, methods=["POST"]),
+                Route("/explain", self.explain, methods=["POST"]),
+                Route("/v1/{rest:path}", self.v1, methods=["GET", "POST"]),
+            ],
+            exception_handlers={kind: _told for kind in told},
+            lifespan=self._lifespan,
+        )
+        self.gate = Gate(starlette, limits, self.metrics.report)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        for model in self.models.values():
+            await model.batcher.start()
+        yield
+        for model in self.models.values():
+            await model.batcher.stop()
+
+    def _named(self, request: Request, name: str, error: str) -> _Model:
+        if name not in self.models:
+            raise HTTPException(404, f"{error} Served: {', '.join(self.models)}")
+        request.scope[ASKED_MODEL] = name
+        return self.models[name]
+
     async def page(self, _: Request) -> Response:
         return Response(self._page, media_type="text/html", headers={"Content-Security-Policy": self._policy})
 
@@ -270,27 +320,44 @@ class _App:
         text = prometheus_client.generate_latest(self.metrics.registry)
         return Response(text, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
 
+    async def list_models(self, _: Request) -> Response:
+        """What is served: of each model its name, version, image shape and number of classes."""
+        cards = [(model, model.classifier.card) for model in self.models.values()]
+        return _json(
+            {
+                "models": [
+                    {
+                        "name": model.name,
+                        "version": model.version,
+                        "image_shape": list(card.image_shape),
+                        "classes": len(card.class_names),
+                    }
+                    for model, card in cards
+                ]
+            }
+        )
+
     async def predict(self, request: Request) -> Response:
         """An upload's names, as `kerascls predict --json` has them."""
-        upload, invert, top_k = await self._uploaded(request)
-        prediction, _ = await self._answer(upload, invert, top_k)
-        return _json(self._described(prediction))
+        model, upload, invert, top_k = await self._uploaded(request)
+        prediction, _ = await self._answer(model, upload, invert, top_k)
+        return _json(_described(model, prediction))
 
     async def explain(self, request: Request) -> Response:
         """An upload's names, what the model saw of it, and the heat map over it: PNGs `image_shape` as data: URLs."""
-        upload, invert, top_k = await self._uploaded(request)
-        prediction, pixels = await self._answer(upload, invert, top_k)
+        model, upload, invert, top_k = await self._uploaded(request)
+        prediction, pixels = await self._answer(model, upload, invert, top_k)
         heat_map = note = None
         try:
-            heat = await self.batcher.in_model_thread(lambda: heat_maps(self.classifier, pixels[None])[0])
+            heat = await model.batcher.in_model_thread(lambda: heat_maps(model.classifier, pixels[None])[0])
             heat_map = _data_url(overlay(pixels, heat))
         except ModelError as error:  # it has no layers to look into
             note = str(error)
-        answer = self._described(prediction)
+        answer = _described(model, prediction)
         return _json({**answer, "seen": _data_url(pixels), "heat_map": heat_map, "note": note})
 
-    async def _uploaded(self, request: Request) -> tuple[Upload, bool, int]:
-        """The image, as a form's only file or as the whole body; `invert` and `top` of form or query."""
+    async def _uploaded(self, request: Request) -> tuple[_Model, Upload, bool, int]:
+        """The image, as a form's only file or as the whole body; `model`, `invert` and `top` of form or query."""
         options: Any = request.query_params
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form(max_files=1, max_fields=8) as form:
@@ -305,23 +372,18 @@ class _App:
         if not re.fullmatch(r"[1-9]\d{0,5}", top):
             raise DataError(f"`top` must be a whole number of names, at least 1. Received: {top[:80]!r}")
         invert = str(options.get("invert", "")).lower() in ("1", "true", "on", "yes")
-        return Upload(encoded, name, self.limits.max_pixels), invert, int(top)
+        asked = str(options.get("model", self.first.name))
+        model = self._named(request, asked, f"No model is named {asked[:80]!r}.")
+        return model, Upload(encoded, name, self.limits.max_pixels), invert, int(top)
 
-    async def _answer(self, upload: Upload, invert: bool, top_k: int) -> tuple[Prediction, np.ndarray]:
-        (answer,) = await self.batcher.answer([_Picture(upload, invert)])
+    async def _answer(self, model: _Model, upload: Upload, invert: bool, top_k: int) -> tuple[Prediction, np.ndarray]:
+        (answer,) = await model.batcher.answer([_Picture(upload, invert)])
         if isinstance(answer, DataError):
             raise answer
         pixels, row = answer
-        border = self.classifier.card.border
+        border = model.classifier.card.border
         differs = border is not None and border_sides(pixels[None])[0] != border
-        return self.classifier.name_answers([upload.name], row[None], top_k, [differs])[0], pixels
-
-    def _described(self, prediction: Prediction) -> dict[str, Any]:
-        top = [{"label": name, "probability": probability} for name, probability in prediction.top]
-        answer = {"file": prediction.file, "label": prediction.label, "probability": prediction.probability, "top": top}
-        if prediction.other_polarity:
-            answer["warning"] = f"Training images had {self.classifier.card.border} borders, this one has not."
-        return answer
+        return model.classifier.name_answers([upload.name], row[None], top_k, [differs])[0], pixels
 
     async def v1(self, request: Request) -> Response:
         """TensorFlow Serving's API."""
@@ -330,39 +392,46 @@ class _App:
         verb = (asked["rest"] or "").lower() if asked else None
         if asked is None or (request.method == "POST") != verb.startswith(":"):
             raise DataError(f"Malformed request: {request.method} {path}")
-        if asked["name"] != self.name:
-            raise HTTPException(404, f"Servable not found for request: Latest({asked['name']})")
-        if asked["version"] not in (None, self.version):
-            raise HTTPException(404, f"Servable not found for request: Specific({self.name}, {asked['version']})")
+        model = self._named(request, asked["name"], f"Servable not found for request: Latest({asked['name']})")
+        if asked["version"] not in (None, model.version):
+            raise HTTPException(404, f"Servable not found for request: Specific({model.name}, {asked['version']})")
         if asked["label"]:
             raise DataError(f"Unrecognized servable version label: {asked['label']}")
-        card = self.classifier.card
+        card = model.classifier.card
         if verb == "":
-            return _json(tf_serving.status(self.version))
+            return _json(tf_serving.status(model.version))
         if verb == "/metadata":
             return _json(
-                tf_serving.metadata(self.name, self.version, card.image_shape[2], len(card.class_names)),
+                tf_serving.metadata(model.name, model.version, card.image_shape[2], len(card.class_names)),
             )
         if verb != ":predict":
             raise DataError(f"The model has no signature for {verb[1:]}. Ask for :predict.")
         body = await request.body()
         parse = lambda: tf_serving.parse(body, card.image_shape[2])  # noqa: E731
-        question = parse() if len(body) <= _IN_PLACE else await self.batcher.in_thread(parse)
-        rows = await self._rows(question.inputs)
+        question = parse() if len(body) <= _IN_PLACE else await model.batcher.in_thread(parse)
+        rows = await self._rows(model, question.inputs)
         return _json(tf_serving.answer(question, rows, card.class_names))
 
-    async def _rows(self, inputs: Sequence[bytes | np.ndarray]) -> np.ndarray:
+    async def _rows(self, model: _Model, inputs: Sequence[bytes | np.ndarray]) -> np.ndarray:
         if len(inputs) > self.limits.max_queue:
             raise TooLarge(f"A request may have {self.limits.max_queue} images. Received: {len(inputs)}")
         items = [
             _Picture(Upload(one, f"image {i}", self.limits.max_pixels)) if isinstance(one, bytes) else one
             for i, one in enumerate(inputs)
         ]
-        answers = await self.batcher.answer(items)
+        answers = await model.batcher.answer(items)
         for answer in answers:
             if isinstance(answer, DataError):
                 raise answer
         return np.stack([row for _, row in answers])
+
+
+def _described(model: _Model, prediction: Prediction) -> dict[str, Any]:
+    top = [{"label": name, "probability": probability} for name, probability in prediction.top]
+    answer = {"file": prediction.file, "label": prediction.label, "probability": prediction.probability, "top": top}
+    if prediction.other_polarity:
+        answer["warning"] = f"Training images had {model.classifier.card.border} borders, this one has not."
+    return answer
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -392,8 +461,9 @@ def _data_url(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"
 
 
-def _page(classifier: Classifier, name: str) -> tuple[str, str]:
-    """The page, and the policy by which a browser loads and sends nothing but by the page's own text to this server."""
+def _page(served: Sequence[Served]) -> tuple[str, str]:
+    """The page, with a choice where there are several models, and the policy by which a browser loads and sends nothing
+    but by the page's own text to this server."""
     text = PAGE.read_text(encoding="utf-8")
 
     def allowed(tag: str) -> str:
@@ -404,8 +474,14 @@ def _page(classifier: Classifier, name: str) -> tuple[str, str]:
         f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; img-src data: blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    height, width, _ = classifier.image_shape
-    facts = f"{len(classifier.class_names)} names, from images of {width} x {height} pixels"
-    for word, value in (("MODEL_NAME", name), ("MODEL_FACTS", facts), ("MODEL_NOTICE", classifier.notice or "")):
-        text = text.replace(word, html.escape(value))
-    return text, policy
+    told = []
+    for one in served:
+        height, width, _ = one.classifier.image_shape
+        facts = f"{len(one.classifier.class_names)} names, from images of {width} x {height} pixels"
+        told.append([html.escape(part) for part in (one.name, facts, one.classifier.notice or "")])
+    options = "".join(
+        f'<option data-facts="{facts}" data-notice="{notice}">{name}</option>' for name, facts, notice in told
+    )
+    choice = f'<label for="model">Model</label> <select id="model">{options}</select>' if len(told) > 1 else ""
+    words = dict(zip(("CHOICE", "NAME", "FACTS", "NOTICE"), (choice, *told[0]), strict=True))
+    return re.sub("MODEL_(CHOICE|NAME|FACTS|NOTICE)", lambda found: words[found[1]], text), policy

@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import contextlib
 import gzip
+import hashlib
 import http.client
 import json
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import REPOSITORY, one_line_error
+from conftest import REPOSITORY, here, one_line_error
 
 import kerascls
 from benchmarks import serving
@@ -767,3 +768,82 @@ def test_every_origin_may_ask_where_all_are_allowed(app):
 def test_an_origin_that_no_browser_sends_is_refused(origin, capsys):
     error = one_line_error("serve", RELEASED, "--allow-origin", origin, capsys=capsys)
     assert "as https://shop.example or http://localhost:3000; or * for all." in error and repr(origin) in error
+
+
+# Several models
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory):
+    """A server of the released network and of its .tflite under another name."""
+    lite = tmp_path_factory.mktemp("lite") / "model.tflite"
+    kerascls.export(RELEASED, "litert", lite)
+    with serving.running(RELEASED, "--model", f"small={lite}", *OPTIONS) as (port, process):
+        yield port, process
+
+
+def test_each_of_several_models_answers_under_its_name(two_models, expected):
+    for name in ("model", "small"):
+        status, answer = predict(two_models, {"instances": [b64(file) for file in FILES]}, f"/v1/models/{name}:predict")
+        assert status == 200
+        rows = np.array([row["probabilities"] for row in answer["predictions"]])
+        assert np.abs(rows - expected).max() < 1e-5
+        assert ask(two_models, "GET", f"/v1/models/{name}")[0] == 200
+        status, _, text = ask(two_models, "GET", f"/v1/models/{name}/metadata")
+        assert json.loads(text)["model_spec"]["name"] == name
+        status, _, text = ask(two_models, "POST", f"/explain?model={name}", FILES[0].read_bytes())
+        assert status == 200 and (json.loads(text)["heat_map"] is None) == (name == "small")  # which has no layers
+    status, _, text = ask(two_models, "GET", "/models")
+    assert json.loads(text) == {
+        "models": [
+            {"name": name, "version": "1", "image_shape": [28, 28, 1], "classes": 10} for name in ("model", "small")
+        ]
+    }
+    first = ask(two_models, "POST", "/predict", FILES[0].read_bytes())
+    assert first[2] == ask(two_models, "POST", "/predict?model=model", FILES[0].read_bytes())[2]
+    with httpx.Client(base_url=f"http://127.0.0.1:{two_models[0]}", trust_env=False) as client:
+        named = client.post("/predict", files={"image": FILES[0].read_bytes()}, data={"model": "small"})
+        assert named.status_code == 200
+    told = metrics(two_models)
+    assert 'kerascls_requests_total{model="small",path="/predict",status="200"} 1.0' in told
+    for name in ("model", "small"):
+        assert f'kerascls_images_under_way{{model="{name}"}} 0.0' in told
+        assert re.search(rf'kerascls_batch_images_count{{model="{name}"}} [1-9]', told)
+
+
+def test_a_name_that_is_not_served_is_told_with_those_that_are(two_models):
+    for method, path in (
+        ("GET", "/v1/models/other"),
+        ("POST", "/v1/models/other:predict"),
+        ("POST", "/predict?model=other"),
+    ):
+        status, _, text = ask(two_models, method, path, FILES[0].read_bytes() if method == "POST" else None)
+        assert status == 404 and "other" in json.loads(text)["error"]
+        assert json.loads(text)["error"].endswith(" Served: model, small")
+
+
+def test_the_page_lets_one_choose_among_several_models(two_models, server):
+    _, headers, text = ask(two_models, "GET", "/")
+    assert re.findall(r"<option [^>]*>(\w+)</option>", text) == ["model", "small"]
+    assert '<label for="model">Model</label>' in text and "MODEL_" not in text
+    script = re.search("<script>(.*?)</script>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in headers["content-security-policy"]
+    assert "<select" not in ask(server, "GET", "/")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        ((RELEASED, "--model", f"mnist_cnn={SAVED_MODEL}"), 1, "Two models are named 'mnist_cnn'."),
+        (("--model", f"a={RELEASED}", "--model", f"a={RELEASED}"), 1, "Two models are named 'a'."),
+        (("--model", f"a/b={RELEASED}"), 1, "no slash, colon or space. Received: 'a/b'"),
+        (("--model", "a"), 2, "--model takes NAME=PATH"),
+        (("--model", "=x"), 2, "--model takes NAME=PATH"),
+        ((), 2, "Give RUN_OR_EXPORT, or --model NAME=PATH"),
+        (("--name", "b", "--model", f"a={RELEASED}"), 2, "leave it out"),
+    ],
+)
+def test_models_that_cannot_be_told_apart_are_refused_before_any_is_loaded(arguments, code, words, capsys):
+    told, _, err = here("serve", *arguments, capsys=capsys)
+    assert told == code and words in err
