@@ -120,7 +120,8 @@ def evaluate(
     not_drawn = None
     if pictures and run is not None and is_run(path):
         own_place = own and split == "test"
-        folder = run.path if own_place else run.path / f"evaluate-{Path(dataset.name).stem}-{split}"
+        other = f"evaluate-{Path(dataset.name).stem.replace(':', '-')}-{split}"
+        folder = run.path if own_place else run.path / other
         try:
             if not own_place:
                 folder.mkdir(exist_ok=True)

@@ -89,9 +89,13 @@ def clear_left(folder: Path, others: bool = False) -> None:
         return
     for left in found:
         with contextlib.suppress(OSError):
-            ours = others or left.name.startswith(f".{TEMPORARY}{_host()}-") or time.time() - left.stat().st_mtime > DAY
-            if ours and (lock := _held(left)) is not None:
+            old = time.time() - left.stat().st_mtime > DAY
+            if not (others or old or left.name.startswith(f".{TEMPORARY}{_host()}-")):
+                continue
+            lock = _held(left)
+            if lock is not None or old:  # without locks of folders, as on Windows, none is younger that nobody fills
                 shutil.rmtree(left, ignore_errors=True)
+            if lock is not None:
                 os.close(lock)
 
 
@@ -124,13 +128,16 @@ def _held(folder: Path, wait: bool = False) -> int | None:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Alone among the processes that ask for the same folder, where the system has such locks; the others wait."""
+    """Alone among the processes that ask for the same folder; the others wait."""
     lock = _held(folder, wait=True)
+    if lock is None:
+        with alone(folder / ".kerascls.lock", f"Another process writes into {folder}: waiting for it."):
+            yield
+        return
     try:
         yield
     finally:
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -110,6 +110,8 @@ class Run:
             except OSError as error:
                 raise OutputError(f"Cannot write {folder}: {error.strerror}.") from None
             yield
+        if self.manifest["status"] == "complete":  # Windows removes no folder of a lock that is held
+            shutil.rmtree(folder, ignore_errors=True)
 
     def refuse_complete(self) -> None:
         """Raises RunError where there is nothing to go on with; a checkpoint that a kill left there goes."""

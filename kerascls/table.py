@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
+
 from kerascls import devices
 from kerascls.errors import OutputError
 from kerascls.files import atomic, csv_line
@@ -34,6 +36,7 @@ class Table:
         self.path, self.top_k, self.tell = path, top_k, tell
         self.partial = path.with_name(f"{path.name}.{key}.partial")
         self.rows = self.kept = 0
+        self.release: Callable[[], None] | None = None
         self.finished = False
         self._head = _csv([["known_by", *columns(top_k)]])
 
@@ -43,13 +46,15 @@ class Table:
                 self.file = open(self.partial, "a+b")
             except OSError as error:
                 raise self._cannot(error) from None
-            if not _lock(self.file):
+            self.release = _lock(self.file, self.partial)
+            if self.release is None:
                 self.file.close()
                 raise OutputError(f"Cannot write {self.path}: another kerascls is writing {self.partial}. Wait for it.")
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.partial)):
                     return self
             self.file.close()  # another one gave it its last name between the two
+            self.release()
 
     def take_over(self, files: Sequence[Any]) -> int:
         """Keeps the rows, from the first on, that answer `files` in their order, and drops all behind them.
@@ -107,7 +112,13 @@ class Table:
                 count += 1
             if count != self.rows:
                 raise OutputError(f"Cannot write {self.path}: {self.partial} was changed meanwhile. Remove it.")
-        self.partial.unlink(missing_ok=True)
+        try:
+            self.partial.unlink(missing_ok=True)
+        except (
+            PermissionError
+        ):  # Windows removes no open file; elsewhere another process could take it up once it is closed
+            self.file.close()
+            self.partial.unlink(missing_ok=True)
         self.finished = True
 
     def __exit__(self, *_: Any) -> None:
@@ -117,6 +128,7 @@ class Table:
             self.tell(f"{self.rows:,} answers are kept in {self.partial}; the same command goes on behind them.")
         elif not self.finished:
             self.partial.unlink(missing_ok=True)
+        self.release()
 
     def _cannot(self, error: OSError) -> OutputError:
         return OutputError(f"Cannot write {self.path}: {error.strerror or error}.")
@@ -187,14 +199,27 @@ def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
     return "".join(map(csv_line, rows)).encode("utf-8", "surrogateescape")
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Whether no other process holds the file. Always true where the system has no such locks."""
+def _lock(file: BinaryIO, path: Path) -> Callable[[], None] | None:
+    """Holds an open file against other processes until it is closed: what is to be called then, or None where another
+    one has it. Nothing holds it on a network drive without locks."""
     try:
         import fcntl
+    except ImportError:  # Windows
+        lock = filelock.FileLock(f"{path}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return None
 
+        def release() -> None:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+        return release
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # Windows; a network drive without locks
+        return None
+    except OSError:
         pass
-    return True
+    return lambda: None

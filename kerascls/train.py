@@ -156,7 +156,9 @@ def train(
     if profile and placement.strategy_name != "default":
         raise ConfigError(f"--profile times one device without sharing. Received: devices.devices = {wish.devices}.")
     given = config.fallback_for is not None or "name" in tables.get("data", {})
-    data_name = dataset.name if dataset.source == "folder" else Path(dataset.name).stem
+    data_name = (
+        dataset.name if dataset.source == "folder" else Path(dataset.name).stem.replace(":", "-")
+    )  # of tfds:NAME
     name = Path(config.recipe).name + (f"-{data_name}" if given else "") + name_suffix
     if offer and out is None and (found := interrupted(name, config)) and offer(found[0].path, found[1]):
         with taken_up(found[0], recipe, tables, None, data_dir) as ended:
