@@ -15,7 +15,7 @@ import keras
 from kerascls.errors import ModelError, OutputError
 from kerascls.process import replaced, same_draws
 from kerascls.scan.containers import WEIGHTS, Contents
-from kerascls.scan.layers import read_checked
+from kerascls.scan.layers import keras_2, read_checked, written_by_keras_2
 
 _ROOM = 4  # times the weights in the file: wrappers build what they wrap, and then their copies of it
 
@@ -47,9 +47,9 @@ def read_model(path: Path, contents: Contents | None = None) -> keras.Model:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # not by the file, then
             raise _no_room(path) from None
-        raise not_loadable(path, error) from None
+        raise _unread(path, contents, error) from None
     except Exception as error:  # Keras, zipfile and h5py raise whatever a damaged file leads them to
-        raise not_loadable(path, error) from None
+        raise _unread(path, contents, error) from None
 
 
 def _need_room(path: Path) -> None:
@@ -92,6 +92,12 @@ def _no_more_than(path: Path, most: int) -> Iterator[None]:
 
     with replaced(keras.layers.Layer, "add_weight", counted):
         yield
+
+
+def _unread(path: Path, contents: Contents, error: Exception) -> ModelError:
+    if old := keras_2(contents):
+        return written_by_keras_2(path, old, (str(error).strip().splitlines() or [type(error).__name__])[-1])
+    return not_loadable(path, error)
 
 
 def not_loadable(path: Path, error: Exception) -> ModelError:

@@ -128,6 +128,20 @@ PLACES: dict[str, set[str]] = {
 }
 # Files of Keras 2 and .h5 files say no place: Keras looks among its own layers, initializers and so on.
 ANYWHERE = LAYERS | MODELS | INITIALIZERS | REGULARIZERS | CONSTRAINTS | POLICIES
+# Files of Keras 2 alone have these: calls of functions in a graph, `groups` of layers that cannot have any, and the
+# state of random layers.
+KERAS_2_CALLS = {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty"}
+UNGROUPED = set(
+    """
+    Conv1DTranspose Conv2DTranspose Conv3DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D
+    """.split()
+)
+KERAS_2_RANDOM = set(
+    """
+    RandomBrightness RandomContrast RandomCrop RandomFlip RandomHeight RandomRotation RandomTranslation RandomWidth
+    RandomZoom
+    """.split()
+)
 DATA = {
     "__keras_tensor__",
     "__tensor__",
@@ -181,7 +195,9 @@ def check_config(path: Path, contents: Contents) -> None:
 
     It is the whole of what Keras would make something of, nested models, wrappers and calls in a graph included.
     """
-    config = contents.config
+    config, old = contents.config, keras_2(contents)
+    if old and path.suffix == ".keras":
+        raise written_by_keras_2(path, old, "its .keras files have another form")
     kind = config.get("class_name") if isinstance(config, dict) else type(config).__name__
     if not isinstance(kind, str) or kind not in MODELS:
         raise _refused(path, f"its configuration is of {str(kind)[:100]!r}, not of a Keras model")
@@ -190,12 +206,39 @@ def check_config(path: Path, contents: Contents) -> None:
         if depth > MOST_DEPTH:
             raise _refused(path, f"its configuration is nested more than {MOST_DEPTH} deep")
         if isinstance(value, dict) and "class_name" in value:
+            if old and (why := _of_keras_2(value)):
+                raise written_by_keras_2(path, old, f"{why}, at {'/'.join(where)[-100:]}")
             if fault := _foreign(value):
                 raise _refused(path, f"{fault}, {at}, is none of Keras' own layers that hold no code and open no files")
         elif _number(value) and abs(value) >= 2**63:
             raise _refused(path, f"{key} is {value}, {at}")
         if isinstance(key, str) and (fault := _oversized(key, value, contents.values)):
             raise _refused(path, f"{key} {fault}, {at}")
+
+
+def keras_2(contents: Contents) -> str | None:
+    """The version of Keras that wrote a file, where that was before Keras 3."""
+    version = contents.written_with.get("keras", "")
+    return version if version.startswith(("1.", "2.")) else None
+
+
+def written_by_keras_2(path: Path, version: str, why: str) -> ModelError:
+    return ModelError(
+        f"{path} was written by Keras {version}, and Keras 3 cannot read it ({why[:160]}). Load it there, or with "
+        "tf-keras (TF_USE_LEGACY_KERAS=1), save its weights, build the network anew in Keras 3 and load them into it."
+    )
+
+
+def _of_keras_2(config: dict[str, Any]) -> str | None:
+    """What an object of a Keras 2 file has that no object of Keras 3 has, in a few words; None where nothing is."""
+    name, place, inner = config["class_name"], config.get("module"), config.get("config")
+    if not isinstance(name, str):
+        return None
+    if name in KERAS_2_CALLS or (isinstance(place, str) and place.startswith(("keras.engine", "keras.src.engine"))):
+        return f"it has {place + '.' if isinstance(place, str) else ''}{name}"
+    if isinstance(inner, dict) and "groups" in inner and name in UNGROUPED:
+        return f"{name} has groups"
+    return f"{name} keeps another state" if name in KERAS_2_RANDOM else None
 
 
 def layer_classes(config: Any) -> dict[str, int]:
