@@ -109,3 +109,10 @@ def test_nothing_names_this_machine_or_its_tools():
         ):
             text = path.read_text(encoding="utf-8")
             assert not [word for word in words if word in text], name
+
+
+def test_readme_asks_openvino_for_the_precision_that_exports_are_proved_by():
+    from kerascls.proof import PROBES
+
+    option = '"CPU", {"INFERENCE_PRECISION_HINT": "f32"}'
+    assert option in README and '"INFERENCE_PRECISION_HINT": "f32"' in PROBES["openvino"]
