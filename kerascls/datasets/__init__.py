@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import math
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from kerascls.datasets._folder import FileImages
 
 
+_NUMBERS = re.compile(r"(\d+)")
 SKIPPED_TOLD = 10  # files left out that are named on a screen
 
 
@@ -468,22 +470,14 @@ def folder_name(root: str | Path) -> str:
     return Path(os.path.abspath(root)).name or "root"
 
 
-def natural_key(text: str) -> list[tuple[int, int | str]]:
-    """Sorts `10` after `9`.
+def natural_key(text: str) -> list[str | int]:
+    """Sorts `10` after `9`, and a number before all that may stand in its place, the end too.
 
-    >>> sorted(["b10", "b9", "a"], key=natural_key)
-    ['a', 'b9', 'b10']
+    >>> sorted(["b10", "b9", "a", "b"], key=natural_key)
+    ['a', 'b9', 'b10', 'b']
     """
-    parts: list[tuple[int, int | str]] = []
-    digits = ""
-    for character in text + "\0":
-        if character.isdecimal():
-            digits += character
-            continue
-        if digits:
-            parts.append((0, int(digits)))
-            digits = ""
-        parts.append((1, character))
+    parts: list[str | int] = _NUMBERS.split(text + "\0")
+    parts[1::2] = map(int, parts[1::2])
     return parts
 
 
