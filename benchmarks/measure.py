@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kerascls.devices import cores
+
 REPOSITORY = Path(__file__).parent.parent
 Measurement = dict[str, Any]
 _REACHED = ("epochs", "seconds")
@@ -222,7 +224,7 @@ def machine() -> dict[str, Any]:
         flags = {word for line in file if line.startswith(("flags", "Features")) for word in line.split()}
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "instructions": [flag for flag in telling if flag in flags],
         "system": f"{os.uname().sysname} {os.uname().machine}",

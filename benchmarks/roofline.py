@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.measure import REPOSITORY, Measurement, run_child, run_loop
 from benchmarks.plan import Settings
+from kerascls.devices import cores
 
 COUNT, TINY_COUNT = 10_000, 64
 DIFFERENT = 500  # pictures, which the files repeat
@@ -49,7 +50,7 @@ def turn(
         what: run_loop("roofline", what, folder, count, seconds_left=settings.seconds_left)
         for what in ("decode", "ours", "forward")[:: -1 if number % 2 else 1]
     }
-    limit = found["decode"]["seconds_an_image"] / os.cpu_count() + found["forward"]["seconds_an_image"]
+    limit = found["decode"]["seconds_an_image"] / cores() + found["forward"]["seconds_an_image"]
     return [{"ours": {**found["ours"], "images": count}, "limit": {"seconds": limit * count, "images": count}}]
 
 

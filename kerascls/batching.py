@@ -8,12 +8,12 @@ import asyncio
 import collections
 import concurrent.futures
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from kerascls import devices
 from kerascls.errors import Busy, DataError
 
 
@@ -52,7 +52,7 @@ class Batcher:
     ):
         self.max_batch, self.max_delay, self.max_queue, self.timeout = max_batch, max_delay, max_queue, timeout
         self._read, self._forward, self._observe = read, forward, observe
-        self._threads = os.cpu_count() or 1
+        self._threads = devices.cores()
         self._encoded: collections.deque[_Ticket] = collections.deque()
         self._decoded: collections.deque[_Ticket] = collections.deque()
         self._decoding = 0  # images that decoders have

@@ -169,11 +169,10 @@ def border_sides(images: np.ndarray) -> np.ndarray:
     return np.where(edges.mean(1) < 127.5, "dark", "light")
 
 
-def usual_border(images: np.ndarray, most: int = 1000) -> str | None:
-    """The side on which at least 95 % of the images' borders lie (of `most` spread evenly), or None."""
-    chosen = np.arange(0, len(images), max(1, len(images) // most))
-    sides = [border_sides(images[i][None])[0] for i in chosen]
+def usual_border(batches: Iterable[np.ndarray]) -> str | None:
+    """The side on which at least 95 % of the borders of all images lie, which come in batches; or None."""
+    sides = np.concatenate([border_sides(images) for images in batches])
     for side in ("dark", "light"):
-        if sides.count(side) >= 0.95 * len(sides):
+        if np.count_nonzero(sides == side) >= 0.95 * len(sides):
             return side
     return None

@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import math
 import os
 import platform
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from kerascls.config import Devices
@@ -97,6 +99,9 @@ def _start(logical_cpus: int, threads: int) -> None:
             if logical_cpus > 1:
                 cpu = tf.config.list_physical_devices("CPU")[0]
                 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * logical_cpus)
+            if cores() < _schedulable() and not gpus:  # more threads than its share are stopped, all at once
+                threads = threads or cores()
+                tf.config.threading.set_inter_op_parallelism_threads(cores())
             if threads and not gpus:
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
         import keras
@@ -278,8 +283,40 @@ def _gpu_details(device: str) -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Processor cores that this process may use, which is how many threads TensorFlow starts."""
+    """Processor cores that this process may use: those of its affinity, and no more than its container's share."""
+    return max(1, math.ceil(min(_schedulable(), _share())))
+
+
+def _schedulable() -> int:
+    """Cores of this process's affinity, which is how many threads TensorFlow starts by itself."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _share(root: Path = Path("/")) -> float:
+    """Cores' worth of time that this process's control groups, and those around them, let it have.
+
+    Inside a container the groups' names may be those of its host, so the top of what is mounted is asked as well.
+    """
+    least = math.inf
+    try:
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return least
+    for line in groups:
+        _, controllers, name = line.split(":", 2)
+        if not controllers:
+            top, files = root / "sys/fs/cgroup", ["cpu.max"]  # version 2: quota and period in one file
+        elif "cpu" in controllers.split(","):
+            top, files = root / "sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        parts = name.strip("/").split("/")
+        for depth in range(len(parts) + 1):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # ValueError: "max", which is no limit
+                folder = top.joinpath(*parts[:depth])
+                quota, period = map(int, " ".join((folder / file).read_text() for file in files).split())
+                least = min(least, quota / period if quota > 0 else math.inf)
+    return least
 
 
 def cpu_name() -> str:
@@ -328,7 +365,7 @@ def environment() -> dict[str, Any]:
     return {
         **versions(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "cpu": cpu_name(),
         "device": choose().describe(),
     }

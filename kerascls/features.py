@@ -13,7 +13,7 @@ import numpy as np
 
 from kerascls.cache import Entry, make_room
 from kerascls.config import Features
-from kerascls.datasets import Split
+from kerascls.datasets import Split, in_batches
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, ModelError
 from kerascls.memory import parts
@@ -219,17 +219,15 @@ class Extractor:
         """Computes the rows that `entry` lacks, in whole chunks, each kept as soon as it is there."""
         import tensorflow as tf
 
-        from kerascls.pipeline import scoring_batches
-
         make_room(4 * math.prod(shape), entry)
         compute = self.drawn(source.images.shape[1:]) if view else self.forward()
         with entry.appending(shape, key, CHUNK) as (file, done):
             if self.precision == "bf16" and self.cosine is None:
                 self.compare(source)
-            batches = scoring_batches(source, 1, CHUNK, start=done)
             what = f"features of {key['what']}" + (f", view {view + 1}" if view else "")
             with doing(what, len(source), done=done) as progress:
-                for chunk, (images, _) in enumerate(batches, done // CHUNK):
+                for chunk, images in enumerate(in_batches(source.images, CHUNK, done), done // CHUNK):
+                    images = tf.constant(images)
                     given = (images, tf.constant([self.seed, view, chunk])) if view else (images,)
                     file.write(compute(*given).numpy().tobytes())
                     progress.step(len(images))

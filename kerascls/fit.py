@@ -200,11 +200,15 @@ class Fit:
 
     def images(self) -> TrainingData:
         """The splits' images, to train on."""
-        from kerascls.pipeline import on_canvas
+        from kerascls.pipeline import decoded, on_canvas
 
         data = self.config.data
         self.examples = on_canvas(self.splits["train"], tuple(data.canvas), data.cache_mb)
-        return self.training_data(self.examples, self.splits.get("validation"))
+        held_out = self.splits.get("validation")
+        if held_out is not None:  # every epoch needs it
+            taken = 0 if self.examples.streamed else math.prod(self.examples.images.shape)
+            held_out = decoded(held_out, data.cache_mb * 10**6 - taken)
+        return self.training_data(self.examples, held_out)
 
     def features(self) -> TrainingData:
         """Features of the frozen backbone, to train the head on."""

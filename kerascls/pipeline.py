@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerascls import devices
 from kerascls.datasets import Split, fit_arrays
-from kerascls.datasets._folder import FileImages
 from kerascls.images import encoded_file, to_pixels
 from kerascls.memory import Rows, can_be_shared, check, fits
 
@@ -162,7 +162,7 @@ def _batches(
 
     def stream(order: tf.Tensor) -> tf.data.Dataset:
         files = tf.data.Dataset.from_tensor_slices(order)
-        return files.map(read, num_parallel_calls=os.cpu_count(), deterministic=True).batch(batch_size)
+        return files.map(read, num_parallel_calls=devices.cores(), deterministic=True).batch(batch_size)
 
     return stream
 
@@ -191,10 +191,16 @@ def on_canvas(split: Split, canvas: tuple[int, int] | None, cache_mb: int) -> Sp
         what = f"The {len(split):,} training images at data.canvas = {list(canvas)}"
         check(what, len(split) * math.prod(shape), "Lower data.canvas, or make a folder of the images.", held)
         return dataclasses.replace(split, images=fit_arrays(split.images, shape, "cover"))
-    files: FileImages = split.origin.on_canvas(*canvas)
-    size = math.prod(files.shape)
-    kept = size <= cache_mb * 10**6 and fits(size)
-    return dataclasses.replace(split, images=files.decoded() if kept else files, origin=files)
+    files = split.origin.on_canvas(*canvas)
+    return decoded(dataclasses.replace(split, images=files, origin=files), cache_mb * 10**6)
+
+
+def decoded(split: Split, room: int) -> Split:
+    """`split` with its images in memory; as it is where they would take more than `room` bytes, or do not fit."""
+    size = math.prod(split.images.shape)
+    if not split.streamed or size > room or not fits(size):
+        return split
+    return dataclasses.replace(split, images=split.origin.decoded())
 
 
 def share_among(replicas: int, batches: tf.data.Dataset) -> tf.data.Dataset:

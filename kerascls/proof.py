@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kerascls import devices
 from kerascls.card import Card
 from kerascls.datasets import positions
 from kerascls.errors import DataError, ProofError
@@ -169,7 +170,7 @@ except ImportError:
     Interpreter = tf.lite.Interpreter
     without()
 card = zipfile.ZipFile(path).read("kerascls.json").decode()
-model = Interpreter(path, num_threads=os.cpu_count())
+model = Interpreter(path, num_threads=int(os.environ["KERASCLS_CORES"]))
 (entrance,), (exit_,) = model.get_input_details(), model.get_output_details()
 def by_pixels(images):
     model.resize_tensor_input(entrance["index"], images.shape)
@@ -323,7 +324,7 @@ def _asked(questions: Questions, path: Path, probe: str, scratch: Path) -> dict[
         [sys.executable, "-c", probe, str(path), str(scratch), str(answers)],
         capture_output=True,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERASCLS_CORES": str(devices.cores())},
         check=False,
     )
     if process.returncode:

@@ -8,7 +8,6 @@ None imports TensorFlow, but for a .tflite where ai-edge-litert is not installed
 
 import contextlib
 import importlib.util
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ class LiteModel:
         self.card = _there(path, program.card)
         alone = importlib.util.find_spec("ai_edge_litert") is not None  # TensorFlow takes long to be imported
         apart(_tried, path, SECONDS if program.loops and alone else LONG)
-        self._interpreter = _opened(path, os.cpu_count() or 1)
+        self._interpreter = _opened(path, devices.cores())
         (self._input,), (self._output,) = (
             self._interpreter.get_input_details(),
             self._interpreter.get_output_details(),

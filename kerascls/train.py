@@ -18,7 +18,7 @@ from kerascls import metrics
 from kerascls.card import Card, usual_border
 from kerascls.config import Config, load_config
 from kerascls.contents import Seen
-from kerascls.datasets import Dataset, Split, load_recipe_data, skipped_lines, spread
+from kerascls.datasets import Dataset, Split, in_batches, load_recipe_data, skipped_lines, spread
 from kerascls.devices import Placement, placement_for, prepare, versions
 from kerascls.errors import ConfigError, OutputError, RunError, TrainingFailed, printable
 from kerascls.evaluate import answers_to, draw
@@ -34,6 +34,7 @@ from kerascls.save import save_keras
 from kerascls.split import with_all_splits
 from kerascls.status import shown
 
+BORDERS = 1000  # training images, or somewhat more, whose borders are looked at
 SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
 
 
@@ -190,12 +191,18 @@ class _Training(Fit):
             published.class_names,
             published.image_shape,
             tuple(config.data.background),
-            usual_border(self.splits["train"].images),
+            usual_border(self.spread_evenly()),
             published.name,
             config.fallback_for,
             config.data.resize,
             self.random_backbone,
         )
+
+    def spread_evenly(self) -> Iterator[np.ndarray]:
+        """Batches of some thousand training images at most, from the first to the last."""
+        train = self.splits["train"]
+        chosen = np.arange(0, len(train), max(1, len(train) // BORDERS))
+        return in_batches(train.take(chosen).images, SAMPLE_BATCH_SIZE)
 
     def begin_run(self, out: Path | None, name: str, command: str, profile: bool) -> None:
         """Makes the run folder."""

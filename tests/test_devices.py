@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import here, one_line_error, small_npz
+from conftest import REPOSITORY, here, one_line_error, small_npz
 
 import kerascls
 from kerascls import devices
@@ -333,3 +334,37 @@ print(Run.open("run").manifest["device"]["count"])
 def test_a_device_beyond_those_there_are_is_named():
     with pytest.raises(ConfigError, match="cannot make CPU:7 any more"):
         devices.choose("cpu:7")
+
+
+def test_cores_are_those_of_the_affinity_and_of_the_containers_share(tmp_path, monkeypatch):
+    """A container of 1.5 cores on a machine of many: two threads, not many that are stopped all at once."""
+
+    def share(groups, **files):
+        for name, text in {"proc/self/cgroup": groups, **files}.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return devices._share(tmp_path)
+
+    top = "sys/fs/cgroup"
+
+    assert devices._share(tmp_path) == math.inf
+    assert share("0::/a/b\n") == math.inf
+    assert share("0::/a/b\n", **{f"{top}/a/b/cpu.max": "max 100000\n"}) == math.inf
+    above = {f"{top}/a/b/cpu.max": "800000 100000\n", f"{top}/a/cpu.max": "150000 100000\n"}
+    assert share("0::/a/b\n", **above) == 1.5
+    assert share("0::/of/the/host\n", **{f"{top}/cpu.max": "50000 100000\n"}) == 0.5
+    docker = {f"{top}/cpu/d/cpu.cfs_quota_us": "300000\n", f"{top}/cpu/d/cpu.cfs_period_us": "100000\n"}
+    assert share("4:memory:/d\n3:cpu,cpuacct:/d\n", **docker) == 3
+    assert share("3:cpu,cpuacct:/d\n", **{f"{top}/cpu/d/cpu.cfs_quota_us": "-1\n"}) == math.inf
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    for share, cores in ((math.inf, 64), (1.5, 2), (0.2, 1), (100.0, 64)):
+        monkeypatch.setattr(devices, "_share", lambda share=share: share)
+        assert devices.cores() == cores
+
+
+def test_nothing_counts_cores_by_itself():
+    """One function says how many there are; a container's share or an affinity is nowhere forgotten."""
+    counting = re.compile(r"cpu_count|sched_getaffinity")
+    found = {path.name for path in (REPOSITORY / "kerascls").rglob("*.py") if counting.search(path.read_text("utf-8"))}
+    assert found == {"devices.py"}

@@ -1,5 +1,6 @@
 """Folders opened again: what has not changed is not read, what has is, and the index never changes an answer."""
 
+import dataclasses
 import errno
 import os
 import sys
@@ -13,9 +14,10 @@ from conftest import here
 from PIL import Image
 
 import kerascls
-from kerascls import datasets
+from kerascls import ahead, datasets, pipeline
 from kerascls.cache import FOLDERS, cache_folder, entries
 from kerascls.datasets import _index, _opening
+from kerascls.datasets._folder import FileImages
 from kerascls.errors import DataError
 
 SHAPE = (8, 8, 3)
@@ -351,3 +353,43 @@ def test_an_index_of_a_million_files_is_read_in_seconds(tmp_path, monkeypatch):
     begin = time.process_time()
     again = _index.Index.of(tmp_path, names)
     assert again.known.all() and time.process_time() - begin < 10
+
+
+def test_images_in_files_are_decoded_ahead_by_a_bounded_number_of_batches(folder, monkeypatch):
+    files = load(folder, cache_mb=0).splits["all"].images
+    whole = load(folder).splits["all"].images
+    read = []
+    encoded = FileImages.encoded
+    monkeypatch.setattr(FileImages, "encoded", lambda self, i: read.append(i) or encoded(self, i))
+    monkeypatch.setattr(ahead.devices, "cores", lambda: 1)
+    batches = datasets.in_batches(files, 8, start=5)
+    found = [next(batches)]
+    assert len(read) <= 4 * 8  # one given, two that wait, and one more under way
+    found += batches
+    assert [len(images) for images in found] == [8] * 6 + [7] and sorted(read) == list(range(5, 60))
+    np.testing.assert_array_equal(np.concatenate(found), whole[5:])
+    np.testing.assert_array_equal(files[np.array([7, 7, 3])], whole[[7, 7, 3]])
+    assert files[np.array([], int)].shape == (0, *SHAPE)
+    np.testing.assert_array_equal(files[-1], whole[-1])
+    (folder / "a" / "2.png").write_bytes((folder / "a" / "4.png").read_bytes())
+    with pytest.raises(DataError, match=r"2.png: was changed since the folder was read\."):
+        list(files.batches(8))
+
+
+def test_validation_images_that_fit_are_decoded_once_where_training_images_are_streamed(folder, monkeypatch):
+    """100 images of 12,288 bytes are more than a megabyte, 10 are less."""
+    for i in range(60, 100):
+        save(folder / "ab"[i % 2] / f"{i}.png", i)
+    given = []
+    monkeypatch.setattr(pipeline, "scoring_batches", lambda split, *rest, **more: given.append(split) or rest[-1:])
+    held_out = []
+    monkeypatch.setattr("kerascls.fit.TrainingData", lambda batches, validation: held_out.append(given[-1]) or 1 / 0)
+    options = {"image_shape": [64, 64, 3], "cache_mb": 1}
+    with pytest.raises(ZeroDivisionError):
+        kerascls.train("folder_scratch", data=folder, overrides={"data": options, "model": {"name": "small_cnn"}})
+    (split,) = held_out
+    assert isinstance(split.images, np.ndarray) and split.images.shape == (10, 64, 64, 3)
+    np.testing.assert_array_equal(split.images, split.origin[:])
+    streamed = dataclasses.replace(split, images=split.origin)
+    assert pipeline.decoded(streamed, 10 * 64 * 64 * 3 - 1) is streamed
+    np.testing.assert_array_equal(pipeline.decoded(streamed, 10 * 64 * 64 * 3).images, split.images)

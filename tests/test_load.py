@@ -139,8 +139,8 @@ def test_border_is_told_by_the_outermost_pixels():
     image = np.zeros((5, 5, 1), np.uint8)
     image[1:-1, 1:-1] = 255
     assert border_sides(np.stack([image, 255 - image])).tolist() == ["dark", "light"]
-    assert usual_border(np.stack([image] * 19 + [255 - image])) == "dark"
-    assert usual_border(np.stack([image] * 9 + [255 - image])) is None
+    assert usual_border([np.stack([image] * 19), 255 - image[None]]) == "dark"
+    assert usual_border([np.stack([image] * 9 + [255 - image])]) is None
 
 
 def test_a_run_moved_elsewhere_still_loads(digits_run, tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 import kerascls
 from kerascls import table
 from kerascls.datasets import natural_key
+from kerascls.devices import cores
 from kerascls.images import encode_png
 from kerascls.inputs import image_files
 from kerascls.predict import predict
@@ -205,7 +206,7 @@ def test_what_waits_is_bounded(digits_run, digit_pngs):
     drawn = itertools.count()
     endless = (digit_pngs[0] / f"digit{next(drawn) % 12}.png" for _ in itertools.count())
     batches = classifier.batches(endless, batch_size=16)
-    most = (max(2, -(-2 * os.cpu_count() * 8 // 16)) + 1) * 16
+    most = (max(2, -(-2 * cores() * 8 // 16)) + 1) * 16
     for count in range(1, 5):
         assert len(next(batches)) == 16 and next(drawn) <= most + count * 16
     batches.close()

@@ -1,7 +1,6 @@
 """Any image-classification data set of TFDS, from where it is prepared, else by download."""
 
 import math
-import os
 import threading
 import urllib.error
 import urllib.request
@@ -185,7 +184,7 @@ def _load_split(
         return pixels, tf.cast(example[label], tf.int32)
 
     at_once = max(1, min(1000, _BATCH // math.prod(shape)))
-    batches = examples.map(pair, num_parallel_calls=os.cpu_count(), deterministic=True).batch(at_once).prefetch(1)
+    batches = examples.map(pair, num_parallel_calls=devices.cores(), deterministic=True).batch(at_once).prefetch(1)
     images = empty((count, *shape))
     labels = np.empty(count, np.int32)
     at = 0
