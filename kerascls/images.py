@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerascls.errors import DataError
+from kerascls.errors import DataError, TooLarge
 from kerascls.formats import (  # noqa: F401
     EXIF_HEAD,
     LONGEST,
@@ -252,7 +252,9 @@ def _decoded_batch(
     """Pixels of files of one `known_kind`. Where one does not decode, each is decoded alone: it costs no other."""
     try:
         return list(_road(image_shape, background, rule, known_kind(encoded[0]))(tf.constant(encoded)).numpy())
-    except (tf.errors.OpError, UnicodeDecodeError):  # the latter where TensorFlow's message quotes the file's bytes
+    except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter where TensorFlow's quotes the file's bytes
+        if len(encoded) == 1 and isinstance(error, tf.errors.ResourceExhaustedError):  # which may pass
+            return [TooLarge(f"{paths[0]}: takes more memory to decode than is free.")]
         if len(encoded) == 1:
             kind = image_kind(encoded[0])
             return [DataError(f"{paths[0]}: does not decode as {kind}: it is cut short or damaged.")]

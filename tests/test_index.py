@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import here
 from PIL import Image
 
 import kerascls
-from kerascls import ahead, datasets, pipeline
+from kerascls import ahead, datasets, images, pipeline
 from kerascls.cache import FOLDERS, cache_folder, entries
 from kerascls.datasets import _index, _opening
 from kerascls.datasets._folder import FileImages
@@ -178,11 +179,26 @@ def test_new_renamed_removed_and_mended_files_are_seen(folder, monkeypatch, tmp_
     same(load(folder), found)
 
 
-def test_what_may_pass_is_not_held_against_a_file(folder):
+def test_what_may_pass_is_not_held_against_a_file(folder, monkeypatch):
     (folder / "a" / "link.png").symlink_to(folder.parent / "later.png")
     assert dict(load(folder).skipped)["a/link.png"] == "cannot be read: No such file or directory."
     save(folder.parent / "later.png", 5)
     assert "a/link.png" not in dict(load(folder).skipped)
+    save(folder / "b" / "large.png", 6)
+    road = images._road
+
+    def too_little_memory(*kind):
+        def run(encoded):
+            if (folder / "b" / "large.png").read_bytes() in encoded.numpy():
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+            return road(*kind)(encoded)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_road", too_little_memory)
+        assert dict(load(folder).skipped)["b/large.png"] == "takes more memory to decode than is free."
+    assert "b/large.png" not in dict(load(folder).skipped)
 
 
 def test_a_change_within_a_tick_of_the_clock_is_not_missed(folder, monkeypatch):

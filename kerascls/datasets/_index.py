@@ -59,19 +59,21 @@ def states_before_reading(paths: Sequence[str | os.PathLike]) -> list[State]:
     """The state of each file, taken before it is read; `UNSETTLED` where a change meanwhile might leave no trace in it,
     since the last one is not older than a tick of the file system's clock.
 
-    Waits for a tick where that makes a difference.
+    Waits for a tick of a fine clock where that makes a difference.
     """
     states = [state_of(path) for path in paths]
-    if not all(map(_settled, states)):
-        time.sleep(TICK / 1e9)
+    now = time.time_ns()
+    if wait := max((until - now for until in map(_settled_from, states) if 0 < until - now <= TICK), default=0):
+        time.sleep(wait / 1e9)
         states = [state_of(path) for path in paths]
-    return [state if _settled(state) else UNSETTLED for state in states]
+        now = time.time_ns()
+    return [state if _settled_from(state) <= now else UNSETTLED for state in states]
 
 
-def _settled(state: State) -> bool:
+def _settled_from(state: State) -> int:
+    """When, in ns, another change would show in a state."""
     changed = state[2 if os.name == "posix" else 1]
-    tick = TICK if changed % 10**9 else _COARSE_TICK
-    return state == UNSETTLED or changed + tick <= time.time_ns()
+    return changed + (TICK if changed % 10**9 else _COARSE_TICK)
 
 
 def readable(rows: np.ndarray) -> np.ndarray:
