@@ -28,6 +28,7 @@ HISTORY_COLUMNS = ("epoch", "seconds", "loss", "accuracy", "val_loss", "val_accu
 FIRST_LOOK = 15  # seconds of an epoch after which the time that is left is looked at
 LONG = 1800  # seconds left from which on it is said what would take less
 MOMENT_BATCHES = 100  # that batch normalisation's moments under averaged weights are taken of
+READ_SECONDS = 0.5  # between two looks at the loss within an epoch, each of which waits for a GPU
 SAVED_SHARE = 20  # a checkpoint at an epoch's end is written where training took this many times as long as writing
 SAVED_SECONDS = 600  # and in the middle of an epoch, after so long without one
 
@@ -234,6 +235,8 @@ class SaveState(keras.callbacks.Callback):
             "generators": checkpoint.values(generator_states(self.model)),
             "kept": self.kept,
         }
+        if not all(np.isfinite(value).all() for replicas in arrays["metrics"] for value in replicas):
+            return  # the loss is NaN by now, of which the training will end: from before, it could go on
         told = {type(callback).__name__: callback.remember() for callback in self.remembering}
         checkpoint.write(self.run, State(self.place, told, self.progress(), arrays))
         self.written, self.saved = self.place, time.perf_counter()
@@ -278,10 +281,22 @@ class StopOnNaN(keras.callbacks.Callback):
 
     A call has several steps, and so the message names the first and the last of them. `finetune_from` is the epoch,
     from 1, with which [finetune] begins.
+
+    To read the loss is to wait for the device, which on a GPU would stand still meanwhile. So it is read once in
+    `every` seconds and at an epoch's end. It is the mean of the epoch so far, which a loss that is not finite never
+    leaves again: none is missed, and the steps since it was last read are named.
     """
 
-    def __init__(self, manifest: dict[str, Any], run_path: Path | None, steps: int, finetune_from: float = math.inf):
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        run_path: Path | None,
+        steps: int,
+        finetune_from: float = math.inf,
+        every: float = 0.0,
+    ):
         super().__init__()
+        self.every, self.read = every, -math.inf
         self.manifest, self.run_path, self.steps = manifest, run_path, steps
         self.finetune_from = finetune_from
 
@@ -290,6 +305,9 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         first, last = self.done + 1, min(batch + 1, self.steps)
+        if last < self.steps and time.monotonic() - self.read < self.every:
+            return
+        self.read = time.monotonic()
         where = f"at step {last}" if first == last else f"in steps {first} to {last}"
         self.check(float(logs["loss"]), "loss", f"in epoch {self.epoch}, {where} of {self.steps}")
         self.done = last
@@ -422,6 +440,7 @@ class Progress(keras.callbacks.Callback):
         self.log_steps, self.lines = log_steps, lines
         self.each = min(examples, steps * batch_size)  # images of an epoch
         self.line = contextlib.ExitStack()
+        self.read = -math.inf
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.begin, self.next_line = epoch + 1, time.perf_counter(), self.log_steps
@@ -439,7 +458,8 @@ class Progress(keras.callbacks.Callback):
         step = min(batch + 1, self.steps)
         if step <= self.before:
             return
-        self.progress.note = measured(logs)
+        if time.monotonic() - self.read >= READ_SECONDS:
+            self.progress.note, self.read = measured(logs), time.monotonic()
         self.progress.step(self.seen(step) - self.progress.done)
         left = self.progress.left if self.faster and time.perf_counter() - self.begin > FIRST_LOOK else None
         if left is not None:

@@ -380,6 +380,7 @@ class Fit:
         """In the order in which they must run at an epoch's end: what is kept is decided before it is told."""
         from kerascls.callbacks import (
             MOMENT_BATCHES,
+            READ_SECONDS,
             Average,
             EarlyStopping,
             EpochState,
@@ -395,7 +396,7 @@ class Fit:
         self.history = WriteHistory(manifest, folder and folder / "history.csv")
         callbacks: list[Any] = [
             EpochState(train.seed),
-            StopOnNaN(manifest, folder, steps, train.epochs + 1),
+            StopOnNaN(manifest, folder, steps, train.epochs + 1, READ_SECONDS if self.placement.kind == "gpu" else 0.0),
             KeepEpoch(manifest, train.keep, self.keep),
             self.history,
         ]

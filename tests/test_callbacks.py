@@ -77,6 +77,21 @@ def test_a_loss_that_is_not_finite_names_epoch_and_steps(tmp_path):
     )
 
 
+def test_the_loss_is_read_now_and_then_and_no_nan_is_missed(tmp_path):
+    class Loss:
+        def __float__(self):
+            read.append(self)
+            return math.nan
+
+    read = []
+    callback = stopping(tmp_path, every=1000.0)  # which has read step 32
+    for step in range(33, 50):
+        callback.on_train_batch_end(step - 1, {"loss": Loss()})
+    assert not read
+    line = told(callback.on_train_batch_end, 49, {"loss": Loss()})
+    assert len(read) == 1 and line.startswith("The loss became nan in epoch 3, in steps 33 to 50 of 50.")
+
+
 def test_a_loss_that_is_not_finite_comes_with_its_likely_cause(tmp_path):
     def cause(**more):
         return told(stopping(tmp_path, **more).on_train_batch_end, 63, {"loss": math.nan}).split("of 50. ")[1]
