@@ -122,7 +122,7 @@ class Average(keras.callbacks.Callback):
                 self.optimizer._trainable_variables, self.optimizer._model_variables_moving_average, strict=True
             ):
                 variable.assign(average)
-            step = int(self.optimizer.iterations)
+            step = int(keras.ops.convert_to_numpy(self.optimizer.iterations))
             if self.moments() and (self.found is None or self.found[:2] != (self.model, step)):
                 for state in generators:
                     checkpoint.assign([state], [[np.zeros_like(one) for one in checkpoint.values([state])[0]]])

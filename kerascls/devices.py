@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import math
 import os
@@ -213,7 +214,7 @@ def choose(
     chosen = tuple(found(kind)[number] for number in numbers)
     precision = _settle_precision(precision, kind, chosen[0])
     if len(chosen) > 1:
-        strategy, name = tf.distribute.MirroredStrategy([f"/{device}" for device in chosen]), "mirrored"
+        strategy, name = _mirrored(chosen), "mirrored"
     elif chosen[0] == default:
         strategy, name = tf.distribute.get_strategy(), "default"
     else:
@@ -222,6 +223,15 @@ def choose(
     threads = tf.config.threading.get_intra_op_parallelism_threads() or cores()
     repeats = kind == "cpu" or deterministic or is_op_determinism_enabled()
     return Placement(kind, chosen, strategy, name, precision, repeats, shards, threads)
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> Any:
+    """The strategy of these devices, one a process: each numbers its all-reduces from 1 again, while TensorFlow's
+    runtime remembers the shapes that it saw under each number, and fails on another network's."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy([f"/{device}" for device in devices])
 
 
 def placement_for(wish: Devices) -> Placement:

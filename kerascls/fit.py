@@ -133,7 +133,7 @@ class Fit:
         """The epochs of [train], then those of [finetune]. Returns "complete", or "interrupted" after Ctrl-C."""
         import tensorflow as tf
 
-        from kerascls.callbacks import Interruptible, WriteHistory
+        from kerascls.callbacks import Interruptible, Progress, WriteHistory
         from kerascls.models import unfreeze_backbone
 
         train, finetune = self.config.train, self.config.finetune
@@ -157,6 +157,9 @@ class Fit:
                     self.begin_from_kept()
                     self.tuning = True
                     self.epochs = place.begin + finetune.epochs  # [train] may have stopped early
+                    for callback in callbacks:
+                        if isinstance(callback, Progress):
+                            callback.epochs = self.epochs
                     if self.body:
                         self.sync()
                         self.train_part(self.reference)

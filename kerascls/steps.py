@@ -169,7 +169,8 @@ class TrainingModel(keras.Model):
         """The learning rate of the last step. `optimizer.learning_rate` is that of the next one."""
         if self.schedule is None:
             return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
-        return float(self.schedule(max(int(self.optimizer.iterations) - 1, 0)))
+        taken = int(keras.ops.convert_to_numpy(self.optimizer.iterations))
+        return float(self.schedule(max(taken - 1, 0)))
 
     def _report(
         self,

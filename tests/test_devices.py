@@ -315,6 +315,27 @@ print(json.dumps([Run.open("run").manifest["device"], result.test["examples"]]))
     assert (device["strategy"], device["count"], examples) == ("one_device", 1, 12)
 
 
+def test_different_networks_train_in_turn_on_the_same_devices_in_any_thread():
+    small_npz("data.npz", count=12)
+    program = """
+import threading
+def train(model):
+    results[model] = kerascls.train(model, data="data.npz", epochs=1, devices="cpu:0,1", out=model, overrides=change)
+results, change = {}, {"augment": {"policy": []}, "train": {"ema_momentum": 0.5}}  # batch normalisation of averages too
+train("mnist_cnn_bn")
+train("mnist_cnn")
+thread = threading.Thread(target=train, args=("mnist_cnn_fast",))
+thread.start()
+thread.join()
+swept = kerascls.sweep(
+    "mnist_cnn", {"model.name": ["mnist_cnn_bn", "mnist_cnn"]}, data="data.npz", epochs=1, devices="cpu:0,1"
+)
+strategies = {id(devices.choose("cpu:0,1").strategy) for _ in range(2)}
+print(json.dumps([[result.status for result in results.values()], swept.status, len(swept.trials), len(strategies)]))
+"""
+    assert on_two(program) == [["complete"] * 3, "complete", 2, 1]
+
+
 @pytest.mark.slow
 def test_devices_that_the_caller_made_are_shared_by_mirrored():
     small_npz("data.npz", count=12)
