@@ -208,7 +208,7 @@ def test_results_on_a_terminal_are_those_of_a_pipe(monkeypatch, capsys):
 def test_with_quiet_and_after_an_error_no_line_is_left():
     Path("broken.keras").write_bytes(b"nothing")
     with Terminal() as terminal:
-        assert run(["predict", "broken.keras", str(RELEASED / "samples")]) == 1
+        assert run(["predict", "broken.keras", str(RELEASED / "samples" / "000.png")]) == 1
     assert "\rloading the model broken.keras" in terminal.said
     assert len(terminal.screen) == 2 and terminal.screen[0].startswith("Error: ")
     with Terminal() as terminal:
