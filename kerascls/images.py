@@ -278,8 +278,10 @@ def _road(image_shape: tuple, background: tuple, rule: str, kind: str | None):
 
 
 def _decode_other(encoded: tf.Tensor, background: tuple[int, int, int], kind: str | None = None) -> tf.Tensor:
+    head = tf.strings.substr(encoded, 0, 16) + b"\0" * 16  # a file may be shorter than the places looked at
+
     def starts(magic: bytes, at: int = 0) -> tf.Tensor:
-        return tf.equal(tf.strings.substr(encoded, at, len(magic)), magic)
+        return tf.equal(tf.strings.substr(head, at, len(magic)), magic)
 
     def over_background(rgba: tf.Tensor) -> tf.Tensor:
         """(alpha * colour + (255 - alpha) * background + 127) // 255; opaque stays as it is."""
@@ -326,7 +328,13 @@ def _decode_other(encoded: tf.Tensor, background: tuple[int, int, int], kind: st
     if kind is not None:
         return {"gif": gif, "bmp": bmp, "webp": webp, "png": png}[kind]()
     is_webp = tf.logical_and(starts(b"RIFF"), starts(b"WEBP", 8))
-    return tf.case([(starts(b"GIF8"), gif), (starts(b"BM"), bmp), (is_webp, webp)], default=png)  # it refuses all else
+
+    def png_alone() -> tf.Tensor:
+        known = tf.debugging.Assert(starts(b"\x89PNG"), [b"is not an image: expected PNG, JPEG, BMP, GIF or WebP"])
+        with tf.control_dependencies([known]):
+            return png()
+
+    return tf.case([(starts(b"GIF8"), gif), (starts(b"BM"), bmp), (is_webp, webp)], default=png_alone)
 
 
 def _decode_bmp(encoded: tf.Tensor, over_background) -> tf.Tensor:

@@ -214,6 +214,9 @@ def test_a_saved_model_cuts_files_of_its_own_size_and_takes_such_pixels_as_they_
     model = tf.saved_model.load(str(tmp_path / "m" / "1"))
     by_bytes = model.signatures["serving_default"](image_bytes=tf.constant([encode_png(image)]))
     assert np.allclose(by_bytes["probabilities"][0], as_file, atol=1e-6)
+    for garbage in (b"", b"hello", b"II*\0" + bytes(40), bytes(100)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="is not an image: expected PNG, JPEG, BMP, GIF or We"):
+            model.signatures["serving_default"](image_bytes=tf.constant([garbage]))
     by_pixels = model.signatures["pixels"](images=tf.constant(image[None]))
     assert np.allclose(by_pixels["probabilities"][0], as_pixels, atol=1e-6)
     (tmp_path / "a.png").write_bytes(encode_png(image))
