@@ -169,6 +169,14 @@ def test_classes_of_folders_alone_are_refused_with_what_may_be_meant(root):
     assert counts(load(folder, classes=["pets", "plots"])) == {"all": [3, 1]}
 
 
+def test_an_empty_class_folder_is_told_before_stray_files(root):
+    folder = root("train/a/1.png", "train/b/1.png", "val/a/1.png", *(f"val/{i}.png" for i in range(12)), "0.png")
+    (folder / "val" / "b").mkdir()
+    for name in "cde":
+        (folder / "val" / name).mkdir()
+    assert [file for file, _ in load(folder).skipped[:5]] == ["val/b", "val/c", "val/d", "val/e", "0.png"]
+
+
 def test_splits_one_level_below_are_named(root):
     inside = [f"pets/{split}/{cls}/1.png" for split in ("Training", "Testing") for cls in ("cat", "dog")]
     said = "Folder d: pets has folders Testing (2) and Training (2), as splits are: did you mean d/pets?"

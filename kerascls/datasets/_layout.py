@@ -51,7 +51,7 @@ class Listing:
         class_names: in NFC, so that names that look alike are one class.
         splits: for each split ("all" for plain class folders), pairs of a file's path below the folder and its class,
             classes and files in natural order.
-        skipped: names that are neither, with the reason.
+        skipped: names that are neither, with the reason; folders of classes first, which many files would hide.
         notes: what may be meant otherwise, in lines.
     """
 
@@ -177,13 +177,13 @@ def list_folder(root: Path, known: Collection[str] = (), option: Callable[[Seque
         skipped += [(name, "has no images") for name in folders if name not in of_split.values()]
     else:
         classes = {"all": folders}
-    splits = {}
+    splits, empty = {}, []
     for split, paths in classes.items():
         entries = []
         for path in sorted(paths, key=lambda path: natural_key(nfc(path))):
             found = tree.files(path)
             if not found:
-                skipped.append((path, "has no files"))
+                empty.append((path, "has no files"))
             entries += [(file, nfc(path.rpartition("/")[2])) for file in found]
         if entries:
             splits[split] = entries
@@ -202,7 +202,7 @@ def list_folder(root: Path, known: Collection[str] = (), option: Callable[[Seque
             )
         for split, entries in splits.items():
             notes += _check_level(root, of_split.get(split, ""), [file for file, _ in entries], option)
-    return Listing(tuple(sorted(filled, key=natural_key)), splits, skipped, tuple(notes))
+    return Listing(tuple(sorted(filled, key=natural_key)), splits, [*empty, *skipped], tuple(notes))
 
 
 def _expected(names: Iterable[str], known: set[str]) -> bool:
