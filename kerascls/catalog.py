@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,22 @@ def model_files() -> dict[str, Path]:
 def model_path(name: str) -> Path:
     """The source file of a model that exists: one of ours by name, or a user's by path."""
     return model_files().get(name) or Path(name)
+
+
+def model_file(backbone: str) -> Path | None:
+    """The .keras file that a backbone given by a path is, or that a run keeps; None of a name of keras.applications."""
+    if backbone.endswith(".keras"):
+        return Path(backbone)
+    return Path(backbone) / "model.keras" if (Path(backbone) / "manifest.json").is_file() else None
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a .keras file has a card, which says its pixels."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "kerascls.json" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):  # which is told when it is read
+        return False
 
 
 def backbones() -> dict[str, str]:

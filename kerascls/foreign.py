@@ -9,8 +9,8 @@ import numpy as np
 
 from kerascls.card import Card, not_probabilities
 from kerascls.errors import ModelError
+from kerascls.models._ends import ending
 
-_PASSES = ("Dropout", "Flatten", "Identity", "Activation", "InputLayer")  # Activation: where it is linear
 _ARITHMETIC = ("TrueDivide", "Divide", "Multiply", "Subtract", "Rescaling", "Normalization")
 
 
@@ -84,26 +84,6 @@ def adopted(
         model = _around(model, shape, pixel_range, layers)
     notice = f"{name} has no card: {'; '.join(remarks)}." if remarks else None
     return Adopted(model, Card(names, shape, resize=resize), notice)
-
-
-def ending(model: Any) -> str:
-    """The activation that a model ends in, "linear" where it certainly has none, "" where that cannot be told."""
-    tensor = model.outputs[0]
-    while True:
-        operation, node, _ = tensor._keras_history
-        if isinstance(operation, keras.Model):
-            return ending(operation)
-        kind = type(operation).__name__
-        activation = getattr(getattr(operation, "activation", None), "__name__", None)
-        if kind in ("Softmax", "Sigmoid"):  # layers and operations of these names
-            return kind.lower()
-        if kind in _PASSES and activation in (None, "linear"):
-            inputs = operation._inbound_nodes[node].input_tensors
-            if not inputs:
-                return ""
-            tensor = inputs[0]
-            continue
-        return activation if activation and (kind == "Dense" or activation != "linear") else ""
 
 
 def scales_itself(model: Any) -> bool:

@@ -14,6 +14,8 @@ from kerascls.catalog import (
     backbones,
     build_options,
     dataset_files,
+    is_ours,
+    model_file,
     model_files,
     names_beside,
     nearest,
@@ -191,15 +193,16 @@ def _backbone_problems(options: Mapping[str, Any]) -> list[str]:
     """Faults of `backbone`, `weights` and `pixel_range`, which mean the same in every model that has them."""
     backbone, weights, pixel_range = (options[key] for key in ("backbone", "weights", "pixel_range"))
     problems = []
-    if not backbone.endswith(".keras"):
+    file = model_file(backbone)
+    if file is None:
         if backbone not in backbones():
             problems.append(
                 f"model.backbone: keras.applications has no network {backbone!r}.{nearest(backbone, backbones())} "
-                "Expected one of its names, as ResNet50 or MobileNetV2, or a path, ./my_backbone.keras."
+                "Expected one of its names, as ResNet50 or MobileNetV2, or a path, ./my_backbone.keras or a run."
             )
-    elif not Path(backbone).is_file():
-        problems.append(f"model.backbone: file {backbone} does not exist.")
-    elif not pixel_range:
+    elif not file.is_file():
+        problems.append(f"model.backbone: file {file} does not exist.")
+    elif not pixel_range and not is_ours(file):
         problems.append(
             f"model.pixel_range must say in what range {backbone} takes its pixels, as in "
             "--set 'model.pixel_range=[-1, 1]'."

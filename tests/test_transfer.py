@@ -444,3 +444,44 @@ def test_two_processes_download_once(weights_server, capsys):
     second.join(10)
     assert Path(found[0]).read_bytes() == b"first" and weights_server.asked == 0
     assert "Another process downloads w.h5: waiting for it." in capsys.readouterr().err
+
+
+# A classifier in the place of a backbone
+
+
+def test_a_run_is_a_backbone_without_its_head(digits_run):
+    run = kerascls.load(digits_run)
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
+    (last,) = [layer for layer in run.keras_model.layers if isinstance(layer, keras.layers.Dense)]
+    expected = keras.Model(run.keras_model.inputs[0], last.input)(images.astype("float32"))
+    for backbone in (str(digits_run), str(digits_run / "model.keras")):
+        model = build_model("transfer", (28, 28, 1), 3, backbone=backbone)
+        base = model.get_layer("backbone")
+        assert np.allclose(base(images.astype("float32")), expected, atol=1e-6)
+        assert base.output_shape == (None, last.kernel.shape[0]) and model.output_shape == (None, 3)
+        assert not [layer for layer in model.layers if layer.name in ("scale", "rgb")]  # its pixels are [0, 255]
+    with pytest.raises(ModelError, match="has a card, which says its pixels. Leave out model.pixel_range"):
+        build_model("transfer", (28, 28, 1), 3, backbone=str(digits_run), pixel_range=[0, 1])
+    with pytest.raises(ModelError, match="takes"):
+        build_model("transfer", (28, 28, 3), 3, backbone=str(digits_run))
+
+
+def test_training_goes_on_from_a_transfer_model_by_its_backbone(tiny):
+    first = kerascls.train(tiny, out="first", epochs=1)
+    changes = {"model": {"backbone": "first", "pixel_range": []}, "finetune": {"epochs": 0}}
+    second = kerascls.train(tiny, out="second", epochs=1, overrides=changes)
+    a, b = (kerascls.load(result.path).keras_model for result in (first, second))
+    images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3)).astype("float32")
+    pooled = keras.Model(a.inputs[0], a.get_layer("pool").output)(images)
+    again = keras.Model(b.inputs[0], b.get_layer("pool").output)(images)
+    assert np.allclose(pooled, again, atol=1e-5)
+    assert kerascls.load("second").probabilities(images.astype(np.uint8)).shape == (3, 3)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_classifier_of_others_is_no_backbone(activation):
+    inputs = keras.Input((12, 12, 3))
+    keras.Model(inputs, keras.layers.Dense(4, activation)(keras.layers.Flatten()(inputs))).save("theirs.keras")
+    with pytest.raises(ModelError) as error:
+        build_model("transfer", (12, 12, 3), 3, backbone="theirs.keras", pixel_range=[0, 1])
+    assert f"theirs.keras ends in a {activation}: it is a classifier, not a backbone." in str(error.value)

@@ -14,14 +14,16 @@ import numpy as np
 from keras.src.backend.config import keras_home
 from keras.src.utils import file_utils
 
-from kerascls.catalog import backbones
+from kerascls.catalog import backbones, model_file
 from kerascls.datasets._tfds import network_reachable
 from kerascls.errors import KerasclsError, ModelError, WeightsMissing
 from kerascls.files import alone, atomic
+from kerascls.models._ends import ending, without_head
 from kerascls.models._files import read_model
 from kerascls.models._layers import DEFAULT, initializers
 from kerascls.process import replaced
 from kerascls.scan.containers import check_weights
+from kerascls.scan.layers import read_checked
 
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 _RANGED = (
@@ -53,9 +55,11 @@ def build(
         image_shape: (height, width, 1 or 3).
         num_classes: int.
         backbone: a name of keras.applications, preprocessed as its own `preprocess_input` does, or a .keras file
-            that takes images (height, width, 3) and returns features `(batch, h, w, c)` or `(batch, c)`.
+            that takes images (height, width, 3) and returns features `(batch, h, w, c)` or `(batch, c)`, or a run or
+            model file of kerascls, of which the head is left out.
         weights: "imagenet" (a .keras file: its own), "none" for random ones, or a file of weights for this backbone.
-        pixel_range: (low, high) that a .keras file takes pixels in. A name of keras.applications has its own.
+        pixel_range: (low, high) that a .keras file takes pixels in. A name of keras.applications has its own, and so
+            has a model of kerascls.
         dense: units of the hidden layer; 0 for none.
         dropout: share of the features dropped before the last layer in training.
         initializer: of the head, "keras" (Glorot uniform, zero bias) or "pytorch" (uniform +-1/sqrt(fan_in), bias too).
@@ -65,9 +69,8 @@ def build(
         ModelError: the backbone or its weights do not fit.
     """
     height, width, channels = image_shape
-    if backbone.endswith(".keras"):
-        base = _from_file(Path(backbone), (height, width, 3), weights)
-        flip, scale, offset = False, [(pixel_range[1] - pixel_range[0]) / 255] * 3, [pixel_range[0]] * 3
+    if file := model_file(backbone):
+        base, (flip, scale, offset) = _from_file(file, (height, width, channels), weights, pixel_range)
     else:
         base = _application(backbone, (height, width, 3), weights)
         flip, scale, offset = preprocessing(backbone)
@@ -76,7 +79,7 @@ def build(
     base.trainable = False
 
     x = inputs = keras.Input(image_shape, name="pixels")
-    if channels == 1:
+    if channels == 1 and base.input_shape[3] != 1:
         x = keras.layers.Concatenate(name="rgb", dtype="float32")([x, x, x])
     x = base(preprocess(x, flip, scale, offset), training=False)
     if len(x.shape) == 4:
@@ -143,9 +146,26 @@ def _settle_precision(base: keras.Model, from_file: bool) -> None:
             layer.dtype_policy = DEFAULT
 
 
-def _from_file(path: Path, image_shape: tuple[int, int, int], weights: str) -> keras.Model:
-    base = read_model(path)
+def _from_file(
+    path: Path, image_shape: tuple[int, int, int], weights: str, pixel_range: Any
+) -> tuple[keras.Model, tuple[bool, list[float], list[float]]]:
+    """The backbone, and what is made of pixels for it, as `preprocessing` says."""
+    contents = read_checked(path)
+    base = read_model(path, contents)
+    low, high = pixel_range or (0, 255)
+    pixels = (False, [(high - low) / 255] * 3, [float(low)] * 3)
+    if contents.card is not None:
+        if pixel_range:
+            raise ModelError(f"{path} has a card, which says its pixels. Leave out model.pixel_range.")
+        base, pixels = without_head(base)
+    elif ending(base) in ("softmax", "sigmoid") and len(base.output_shape) == 2:
+        raise ModelError(
+            f"{path} ends in a {ending(base)}: it is a classifier, not a backbone. Save what returns its features, as "
+            "keras.Model(model.inputs, model.layers[-2].output)."
+        )
     takes, returns = base.input_shape, base.output_shape
+    if image_shape[2] == 1 and not (contents.card and takes[-1] == 1):
+        image_shape = (*image_shape[:2], 3)  # gray is repeated to RGB
     if not _fits(takes, image_shape):
         raise ModelError(
             f"Backbone {path} takes {takes}; the images are {(None, *image_shape)}. Change data.image_shape, or give a "
@@ -154,12 +174,12 @@ def _from_file(path: Path, image_shape: tuple[int, int, int], weights: str) -> k
     if not isinstance(returns, tuple) or len(returns) not in (2, 4) or returns[-1] is None:
         raise ModelError(f"Backbone {path} must return features (batch, h, w, c) or (batch, c). Received: {returns}")
     if weights == "none":
-        return keras.models.clone_model(base)
+        return keras.models.clone_model(base), pixels
     if weights != "imagenet":
         check_weights(Path(weights))
         with _fitting(weights, path.name, "saved by its save_weights"):
             base.load_weights(weights)
-    return base
+    return base, pixels
 
 
 def _fits(takes: Any, image_shape: tuple[int, int, int]) -> bool:
