@@ -91,7 +91,11 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
     top = min(TOP, len(names))
 
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = model(tf.cast(images, tf.float32), training=False)
+        # TensorFlow's convolutions fail on no image at all: one is put in its place, and cut off behind.
+        count = tf.shape(images)[0]
+        some = tf.cond(count > 0, lambda: images, lambda: tf.zeros((1, *card.image_shape), tf.uint8))
+        probabilities = model(tf.cast(tf.ensure_shape(some, (None, *card.image_shape)), tf.float32), training=False)
+        probabilities = probabilities[:count]
         top_probabilities, top_ids = tf.math.top_k(probabilities, top)
         table = tf.constant(names)
         return {

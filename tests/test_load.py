@@ -85,6 +85,22 @@ def test_a_saved_model_is_held_to_its_card(model, tmp_path):
         shutil.rmtree(tmp_path / "changed")
 
 
+def test_no_images_have_no_answers_in_a_saved_model(model, tmp_path):
+    import tensorflow as tf
+
+    save_saved_model(model, CARD, tmp_path / "m")
+    bare = tf.saved_model.load(str(tmp_path / "m"))
+    for answer in (
+        bare.signatures["serving_default"](image_bytes=tf.constant([], tf.string)),
+        bare.signatures["pixels"](images=tf.zeros((0, 9, 9, 1), tf.uint8)),
+        bare.signatures["pixels"](images=tf.zeros((0, 6, 5, 1), tf.uint8)),
+    ):
+        shapes = {name: tuple(value.shape) for name, value in answer.items()}
+        assert shapes == {"probabilities": (0, 3), "label": (0,), "top_labels": (0, 3), "top_probabilities": (0, 3)}
+    assert np.array_equal(bare.signatures["pixels"](images=IMAGES)["probabilities"], model(IMAGES, training=False))
+    assert load(tmp_path / "m").probabilities(IMAGES[:0]).shape == (0, 3)
+
+
 def test_a_model_that_is_no_image_classifier_is_told(tmp_path):
     inputs = keras.Input((4,))
     keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(tmp_path / "table.keras")
