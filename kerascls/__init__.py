@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from kerascls.load import Classifier as Classifier
     from kerascls.load import Prediction as Prediction
     from kerascls.load import load as load
+    from kerascls.show import show as show
+    from kerascls.split import split as split
     from kerascls.sweep import SweepResult as SweepResult
     from kerascls.sweep import sweep as sweep
     from kerascls.train import TrainResult as TrainResult
@@ -44,6 +46,8 @@ _HOME = {
     "Evaluation": "evaluate",
     "load": "load",
     "inspect": "inspect",
+    "show": "show",
+    "split": "split",
     "Classifier": "load",
     "Prediction": "load",
     "sweep": "sweep",

@@ -1,6 +1,8 @@
 """What a data set or a recipe's data looks like: shapes, class map, counts, a picture of samples."""
 
 import dataclasses
+import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,21 +23,29 @@ FOLDER_SHAPE = (224, 224, 3)  # a folder's images are shown as `folder` trains o
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """What `kerascls show` prints, and the picture that it drew; `notes` are what is odd about the data."""
+    """What `kerascls show` prints, and the picture that it drew (None where none was to be written), and its Matplotlib
+    figure; `notes` are what is odd about the data."""
 
     name: str
     source: str
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     counts: dict[str, list[int]]
-    picture: Path
+    picture: Path | None
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    figure: Any = dataclasses.field(default=None, repr=False, compare=False)
+
+    def _repr_png_(self) -> bytes:
+        """In a notebook, the picture."""
+        drawn = io.BytesIO()
+        self.figure.savefig(drawn, format="png")
+        return drawn.getvalue()
 
 
 def show(
     what: str,
-    picture: Path,
+    picture: str | os.PathLike | None = None,
     data_dir: str | None = None,
     augmented: bool = False,
     data: str | None = None,
@@ -45,7 +55,7 @@ def show(
 
     Args:
         what: a recipe's name or .toml (its data, split as training splits it), a data set's name, or a folder.
-        picture: the file to draw.
+        picture: the file to draw; None writes none, and a notebook shows it all the same.
         data: other data than the recipe's.
         augmented: whether to draw the images after the recipe's augmentation, as a first training step would; a
             folder's recipe is `folder`, as `train` takes it.
@@ -89,7 +99,10 @@ def show(
         images, shares = augment_like_training(images, labels, len(dataset.class_names), policy, seed)
         titles = [mixed_title(row, dataset.class_names) for row in shares]
     heading = (heading or dataset.name) + (", augmented" if augmented else "")
-    plots.save(plots.image_grid(list(images), titles, 3, heading), picture)
+    figure = plots.image_grid(list(images), titles, 3, heading)
+    picture = Path(picture) if picture is not None else None
+    if picture is not None:
+        plots.save(figure, picture)
     counts = class_counts(dataset)
     return Shown(
         dataset.name,
@@ -100,6 +113,7 @@ def show(
         picture,
         dataset.skipped,
         tuple(remarks(dataset)),
+        figure,
     )
 
 

@@ -349,3 +349,6 @@ def table(result: SplitFolder) -> str:
     for name, row in [*result.counts.items(), ("all", whole)]:
         lines.append(f"{row['train']:>10,}{row['validation']:>12,}{row['test']:>8,}  {name}")
     return "\n".join(lines)
+
+
+split = split_folder  # as `kerascls.split`, the name of its command

@@ -6,6 +6,7 @@ import numpy as np
 from conftest import here, one_line_error, small_npz
 from PIL import Image
 
+import kerascls
 from kerascls.datasets import Split
 from kerascls.show import augment_like_training, mixed_title, samples
 
@@ -24,6 +25,18 @@ def test_a_data_set_is_told_and_drawn(tmp_path, capsys):
     assert out.splitlines()[-1].split() == ["all", "1,250", "183", "364"]
     with Image.open("digits.png") as picture:
         assert picture.width > 300
+
+
+def test_python_shows_and_splits_and_writes_no_picture_unasked(tmp_path):
+    shown = kerascls.show("digits")
+    assert shown.picture is None and shown.counts["test"][0] == 36 and list(tmp_path.iterdir()) == []
+    assert shown._repr_png_().startswith(b"\x89PNG")
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (4, 4), (20 * i, 0, 0)).save(tmp_path / "data" / name / f"{i}.png")
+    assert kerascls.split("data", "out", 6, 2).path.name == "out"
+    assert len(list((tmp_path / "out" / "train").rglob("*.png"))) == 12
 
 
 def test_a_recipe_is_shown_with_its_own_splits_and_policy(tmp_path, capsys):
