@@ -341,7 +341,11 @@ def test_a_pickle_is_never_unpickled(tmp_path, capsys):
 @pytest.mark.parametrize(
     "change, validation, told",
     [
-        ({"y_train": LABELS * 0, "y_test": LABELS * 0}, 2, "A classifier needs at least 2 classes."),
+        (
+            {"y_train": LABELS * 0, "y_test": LABELS * 0},
+            2,
+            "images of one class alone, 0. A classifier needs at least two.",
+        ),
         (
             {"x_train": IMAGES[:1], "y_train": LABELS[:1]},
             0.1,

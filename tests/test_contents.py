@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -222,3 +224,21 @@ def test_a_test_split_that_shares_images_with_train_is_told(tmp_path, capsys):
     result = kerascls.evaluate("run", pictures=False)
     assert result.scores["examples"] == 4
     assert result.note == "4 of these 4 images are in train or validation too, which flatters the scores."
+
+
+@pytest.mark.slow
+def test_ten_thousand_classes_train_and_are_scored(tmp_path, capsys):
+    """10,000 classes of three images: many have none in a split, and nothing grows with the square of the classes."""
+    labels = np.tile(np.arange(10_000), 3)
+    images = noise(30_000, (32, 32, 3))
+    np.savez("many.npz", x_train=images, y_train=labels)
+    options = ["--set", "data.image_shape=[32, 32, 3]", "--set", "model.filters=2", "--epochs", 1, "--out", "run"]
+    code, _, err = here("train", "folder_scratch", "--data", "many.npz", *options, capsys=capsys)
+    assert code == 0 and re.search(r"test has no image of [\d,]+ of 10,000 classes", err)
+    assert (tmp_path / "run/metrics.json").stat().st_size < 10_000_000
+    begin = time.process_time()
+    code, out, _ = here("evaluate", "run", capsys=capsys)
+    assert code == 0 and len(out.splitlines()) < 40 and "of 10,000" in out
+    code, out, _ = here("evaluate", "run", "--json", capsys=capsys)
+    assert code == 0 and len(out) < 5_000_000 and json.loads(out)["confusion"] is None
+    assert time.process_time() - begin < 60
