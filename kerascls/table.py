@@ -46,7 +46,7 @@ class Table:
                 self.file = open(self.partial, "a+b")
             except OSError as error:
                 raise self._cannot(error) from None
-            self.release = _lock(self.file, self.partial)
+            self.release = _lock(self.file)
             if self.release is None:
                 self.file.close()
                 raise OutputError(f"Cannot write {self.path}: another kerascls is writing {self.partial}. Wait for it.")
@@ -199,13 +199,13 @@ def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
     return "".join(map(csv_line, rows)).encode("utf-8", "surrogateescape")
 
 
-def _lock(file: BinaryIO, path: Path) -> Callable[[], None] | None:
+def _lock(file: BinaryIO) -> Callable[[], None] | None:
     """Holds an open file against other processes until it is closed: what is to be called then, or None where another
     one has it. Nothing holds it on a network drive without locks."""
     try:
         import fcntl
     except ImportError:  # Windows
-        lock = filelock.FileLock(f"{path}.lock")
+        lock = filelock.FileLock(f"{file.name}.lock")
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
