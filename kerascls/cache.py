@@ -179,8 +179,9 @@ def entries() -> list[Entry]:
     return [entry for _, entry in sorted(used, key=lambda one: -one[0])]
 
 
-def make_room(size: int, wanted: Entry) -> None:
-    """Removes entries, those not used for longest first, until `size` bytes more are within the limit.
+def make_room(size: int, *wanted: Entry) -> None:
+    """Removes entries, those not used for longest first, until the `wanted` ones, `size` bytes together, are within the
+    limit. None of them is removed for another.
 
     Raises:
         OutputError: it cannot be, whatever is removed.
@@ -191,7 +192,7 @@ def make_room(size: int, wanted: Entry) -> None:
             f"Features would take {size / 1e6:,.0f} MB, and the cache is limited to {limit / 1e6:,.0f}. Set "
             "KERASCLS_CACHE_MB higher, lower features.views, or leave it out."
         )
-    others = [entry for entry in entries() if entry.path != wanted.path]
+    others = [entry for entry in entries() if entry not in wanted]
     total = sum(entry.size for entry in others)
     while others and total + size > limit:
         oldest = others.pop()

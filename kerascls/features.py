@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from kerascls.config import Features
 from kerascls.datasets import Split, in_batches
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, ModelError
-from kerascls.memory import parts
+from kerascls.memory import check, empty, parts
 from kerascls.status import doing
 
 CHUNK = 32  # images a call: ResNet50 is no faster with more (2 cores). What a view draws depends on it
@@ -171,6 +171,7 @@ class Extractor:
             digest.update(np.ascontiguousarray(weight.numpy()))
         self.weights = digest.hexdigest()
         self.plain: Callable | None = None
+        self.contents: dict[int, tuple[Split, str]] = {}
 
     def features(self, split: Split, what: str, views: int = 1) -> Split:
         """`split` with features in place of images.
@@ -187,20 +188,10 @@ class Extractor:
 
         begin = time.perf_counter()
         shape = (len(split), *self.body.output_shape[1:])
-        rows = np.empty((views, *shape), np.float32)
-        same = {
-            "format": _FORMAT,
-            "content": _content(split),
-            "weights": self.weights,
-            "precision": self.precision,
-            "versions": _versions(self.engine),
-        }
+        rows = empty((views, *shape), np.float32)
         about = {"what": what, "images": len(split)}
         source = split
-        for view in range(views):
-            if view:
-                same |= {"policy": self.policy, "seed": self.seed, "canvas": list(self.canvas)}
-            key = same | {"view": view}
+        for view, key in enumerate(self.keys(split, views)):
             entry = Entry.of(key)
             with entry.locked():
                 if entry.complete:
@@ -215,11 +206,40 @@ class Extractor:
         labels, positions = np.tile(split.labels, views), np.tile(split.positions, views)
         return Split(rows.reshape(-1, *shape[1:]), labels, positions)
 
+    def keys(self, split: Split, views: int) -> list[dict[str, Any]]:
+        """Of each view, all that its features depend on."""
+        if id(split) not in self.contents:
+            self.contents[id(split)] = split, _content(split)  # with the split, whose id another could have later
+        same = {
+            "format": _FORMAT,
+            "content": self.contents[id(split)][1],
+            "weights": self.weights,
+            "precision": self.precision,
+            "versions": _versions(self.engine),
+        }
+        drawn = {"policy": self.policy, "seed": self.seed, "canvas": list(self.canvas)}
+        return [same | (drawn if view else {}) | {"view": view} for view in range(views)]
+
+    def reserve(self, wanted: Sequence[tuple[Split, int]]) -> None:
+        """Makes room in the cache and in memory for all that a training wants, before any of it is computed.
+
+        Asked for one after another, the views of one training would push each other out of the cache.
+
+        Args:
+            wanted: splits, and how many views of each.
+
+        Raises:
+            DataError, OutputError: there is none.
+        """
+        size = sum(4 * views * len(split) * math.prod(self.body.output_shape[1:]) for split, views in wanted)
+        held = sum(split.images.nbytes for split, _ in wanted if not split.streamed)
+        check("Features", size, "Lower features.views, or leave it out.", held)
+        make_room(size, *(Entry.of(key) for split, views in wanted for key in self.keys(split, views)))
+
     def extract(self, entry: Entry, source: Split, view: int, shape: tuple[int, ...], key: dict[str, Any]) -> None:
         """Computes the rows that `entry` lacks, in whole chunks, each kept as soon as it is there."""
         import tensorflow as tf
 
-        make_room(4 * math.prod(shape), entry)
         compute = self.drawn(source.images.shape[1:]) if view else self.forward()
         with entry.appending(shape, key, CHUNK) as (file, done):
             if self.precision == "bf16" and self.cosine is None:

@@ -228,6 +228,7 @@ class Fit:
             self.engine,
             check=self.interruptible.check,
         )
+        self.extractor.reserve(self.feature_splits())
         with self.placement.device():
             examples = self.features_of("train", config.features.views)
             held_out = self.features_of("validation", 1) if "validation" in self.splits else None
@@ -235,6 +236,11 @@ class Fit:
         if not self.quiet:
             print(self.extractor.told(), file=sys.stderr, flush=True)
         return self.training_data(examples, held_out, config.features.views)
+
+    def feature_splits(self) -> list[tuple[Split, int]]:
+        """The splits whose features are trained on, and how many views of each."""
+        views = {"train": self.config.features.views, "validation": 1}
+        return [(self.splits[name], count) for name, count in views.items() if name in self.splits]
 
     def features_of(self, split: str, views: int) -> Split:
         return self.extractor.features(self.splits[split], f"{self.dataset.name} {split}", views)

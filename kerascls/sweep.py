@@ -271,6 +271,9 @@ class _Fold(_Compared):
         splits = {name: self.whole.take(chosen) for name, chosen in parts.items()}
         super().__init__(config, dataclasses.replace(dataset, splits=splits), placement, quiet)
 
+    def feature_splits(self) -> list[tuple[Split, int]]:
+        return [(self.whole, self.config.features.views)]
+
     def features_of(self, split: str, views: int) -> Split:
         rows = self.extractor.features(self.whole, f"{self.dataset.name} train", views)
         return rows.take(np.concatenate([view * len(self.whole) + self.parts[split] for view in range(views)]))

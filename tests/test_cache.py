@@ -1,6 +1,7 @@
 """The cache of features: within its limit, never half an entry, and one process at a time."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -10,9 +11,9 @@ import pytest
 from conftest import here, one_line_error, tiny_transfer
 
 import kerascls
-from kerascls import cache
+from kerascls import cache, memory
 from kerascls.cache import Entry, entries
-from kerascls.errors import ConfigError, OutputError
+from kerascls.errors import ConfigError, DataError, OutputError
 
 RECIPE = """
 [train]
@@ -98,11 +99,34 @@ def test_the_cache_keeps_to_its_limit_and_the_oldest_go_first(tiny, monkeypatch)
         for file in entry.path.iterdir():
             os.utime(file, (i, i))
     assert [entry.about()["what"] for entry in entries()] == ["2", "1"]
+    cache.make_room(900_000, *entries())  # they are wanted, so they stay
+    assert len(entries()) == 2
     with pytest.raises(OutputError, match="limited to 1"):
         cache.make_room(2_000_000, Entry.of({}))
     monkeypatch.setenv("KERASCLS_CACHE_MB", "many")
     with pytest.raises(ConfigError, match="KERASCLS_CACHE_MB must be"):
         cache.cache_limit()
+
+
+def test_room_is_made_for_a_whole_training_at_once(tiny, monkeypatch):
+    views = {"features": {"views": 4}, **FLIP}
+    monkeypatch.setattr(cache, "cache_limit", lambda: 7_000)  # 43 and 5 images of 8 numbers: 4 x 1,376 + 160 bytes
+    with pytest.raises(OutputError, match="Features would take 0 MB, and the cache is limited to 0. Set KERASCLS"):
+        kerascls.train(tiny, out="refused", overrides={**views, "features": {"views": 9}})
+    assert entries() == []
+    kerascls.train(tiny, out="first", overrides=views)
+    again = kerascls.train(tiny, out="second", overrides=views)
+    told = json.loads((again.path / "manifest.json").read_text())["features"]
+    assert (told["computed"], told["from_cache"]) == (0, 4 * 43 + 5)
+
+
+def test_features_are_held_against_memory_before_any_is_computed(tiny, monkeypatch):
+    monkeypatch.setattr(memory, "container_limit", lambda: None)
+    monkeypatch.setattr(memory, "machine", lambda: (memory.OTHERS + 1_000_000, 1 << 40))
+    views = {"features": {"views": 1000}, **FLIP}  # 1.4 MB
+    with pytest.raises(DataError, match="Features need 0.0 GiB of memory beside the 0.0 GiB of the images; at most"):
+        kerascls.train(tiny, out="run", overrides=views)
+    assert entries() == []
 
 
 def test_the_command_lists_and_clears(tiny, capsys):
