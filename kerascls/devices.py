@@ -67,7 +67,7 @@ def _turned_away(kept: int, held: Any) -> Iterator[None]:
         os.close(kept)
 
 
-def start(logical_cpus: int = 1, threads: int = 0) -> None:
+def start(logical_cpus: int = 1, threads: int = 0, gpus: bool = True) -> None:
     """Imports TensorFlow and Keras without their noise, and settles what cannot be changed later.
 
     A user's own code sees nothing of it, but that TensorFlow is imported. GPU memory grows as needed (not run on a
@@ -76,15 +76,17 @@ def start(logical_cpus: int = 1, threads: int = 0) -> None:
     Args:
         logical_cpus: how many devices TensorFlow is to see the CPU as, if it has not started yet.
         threads: that share one operation, likewise; 0 for one a core. Left alone where there is a GPU.
+        gpus: whether TensorFlow is to see the machine's GPUs, likewise. It opens all that it sees, and takes memory of
+            each; without any, a CPU trains as on a machine that has none.
     """
     with _STARTING:
         if not getattr(start, "done", False):
             with doing("loading TensorFlow"), quiet_stderr(), quiet_logs():
-                _start(logical_cpus, threads)
+                _start(logical_cpus, threads, gpus)
             start.done = True  # type: ignore[attr-defined]
 
 
-def _start(logical_cpus: int, threads: int) -> None:
+def _start(logical_cpus: int, threads: int, see_gpus: bool) -> None:
     wanted = {"KERAS_BACKEND": "tensorflow"}
     if "tensorflow" not in sys.modules:  # what is an error to C++ comes as an exception too, and is told by us
         wanted["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -95,6 +97,9 @@ def _start(logical_cpus: int, threads: int) -> None:
 
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow runs already, and these are settled
+            if gpus and not see_gpus:
+                tf.config.set_visible_devices([], "GPU")
+                gpus = []
             for gpu in gpus:
                 tf.config.experimental.set_memory_growth(gpu, True)
             if logical_cpus > 1:
@@ -196,7 +201,7 @@ def choose(
         ConfigError: a device is not here, or the precision is none for it.
     """
     kind, numbers = parse_devices(devices)
-    start(logical_cpus=max(numbers, default=0) + 1 if kind == "cpu" else 1, threads=1 if shards > 1 else 0)
+    start(max(numbers, default=0) + 1 if kind == "cpu" else 1, 1 if shards > 1 else 0, gpus=kind != "cpu")
     import tensorflow as tf
     from tensorflow.python.framework.config import is_op_determinism_enabled  # which the public API only sets
 
@@ -250,6 +255,13 @@ def _why_missing(kind: str, number: int, found: list[str]) -> str:
         return (
             f"TensorFlow has started with {len(found)} CPU device{'s' * (len(found) > 1)} and cannot make CPU:{number} "
             "any more. Choose it in the first training of a process."
+        )
+    import tensorflow as tf
+
+    if not found and tf.config.list_physical_devices("GPU"):
+        return (
+            "this process began with devices = cpu, for which TensorFlow sees no GPU. Choose the GPU in the first "
+            "training of a process."
         )
     if not found:
         return (

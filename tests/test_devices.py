@@ -133,6 +133,20 @@ def test_out_of_memory_names_a_batch_size_to_try(monkeypatch):
     assert json.loads(Path("run/manifest.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.parametrize("choice, grown, hidden", [("auto", ["gpu 0", "gpu 1"], False), ("cpu", [], True)])
+def test_a_training_on_the_cpu_opens_no_gpu(choice, grown, hidden, monkeypatch):
+    """What TensorFlow is told before it starts, on a machine with two GPUs; not run on a GPU."""
+    import tensorflow as tf
+
+    told, of = {"grown": [], "visible": []}, {"GPU": ["gpu 0", "gpu 1"], "CPU": ["cpu 0"]}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: of[kind])
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *which: told["visible"].append(which))
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: told["grown"].append(gpu))
+    monkeypatch.setattr(devices.start, "done", False)
+    devices.choose(choice)
+    assert told == {"grown": grown, "visible": [([], "GPU")] if hidden else []}
+
+
 def test_xla_that_cannot_be_is_said(capsys):
     small_npz("data.npz", count=30)
     arguments = ["--epochs", 1, "--set", "devices.xla=true", "--devices", "mirrored"]
