@@ -337,8 +337,7 @@ def train(model):
     results[model] = kerascls.train(model, data="data.npz", epochs=1, devices="cpu:0,1", out=model, overrides=change)
 results, change = {}, {"augment": {"policy": []}, "train": {"ema_momentum": 0.5}}  # batch normalisation of averages too
 train("mnist_cnn_bn")
-train("mnist_cnn")
-thread = threading.Thread(target=train, args=("mnist_cnn_fast",))
+thread = threading.Thread(target=train, args=("mnist_cnn",))
 thread.start()
 thread.join()
 swept = kerascls.sweep(
@@ -347,7 +346,7 @@ swept = kerascls.sweep(
 strategies = {id(devices.choose("cpu:0,1").strategy) for _ in range(2)}
 print(json.dumps([[result.status for result in results.values()], swept.status, len(swept.trials), len(strategies)]))
 """
-    assert on_two(program) == [["complete"] * 3, "complete", 2, 1]
+    assert on_two(program) == [["complete"] * 2, "complete", 2, 1]
 
 
 @pytest.mark.slow
