@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from kerascls import __version__
+from kerascls import __version__, errors
 from kerascls.errors import ConfigError, KerasclsError
 from kerascls.json_files import json_text
 from kerascls.status import shown
@@ -1033,7 +1033,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code."""
     debug = "--debug" in arguments
-    disabled = logging.root.manager.disable
+    disabled, outer, errors.command = logging.root.manager.disable, errors.command, True
     logging.disable(max(disabled, logging.ERROR))  # of libraries: what matters is raised, and told by us
     try:
         cli.main(list(arguments), prog_name="kerascls", standalone_mode=False)
@@ -1055,6 +1055,7 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code if isinstance(error, KerasclsError) else 1
     finally:
         logging.disable(disabled)
+        errors.command = outer
 
 
 def _say_error(error: Exception) -> None:

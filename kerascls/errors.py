@@ -17,11 +17,44 @@ A message names the thing, says what was expected and what came, and what to do 
 alone come as a list, a line each).
 """
 
+import re
 import unicodedata
+
+_SET = re.compile(r"--set (?:'([a-z_]+)\.([a-z_]+)=([^']*)'|([a-z_]+)\.([a-z_]+)=(\[[^]]*\]|[^\s,;:)`]*[^\s,;:.)`]))")
+_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]+)(?: ([A-Z][A-Z_,./]*[A-Z_]))?(?![\w-])")
+command = False  # whether a command of the shell is under way, whose user types options
+
+
+def spoken(text: str) -> str:
+    """A message that names the command line's options, in the words of whom it is for: a caller in Python has
+    `overrides` in place of `--set`, and arguments in place of options. Commands in backticks stay what they are.
+
+    >>> spoken("Set --set train.epochs=3, or give --data FOLDER: `kerascls train --resume RUN`.")
+    'Set overrides={"train": {"epochs": 3}}, or give data=FOLDER: `kerascls train --resume RUN`.'
+    """
+    if command:
+        return text
+
+    def override(found: re.Match) -> str:
+        section, key, value = (found[i] or found[i + 3] for i in (1, 2, 3))
+        plain = re.fullmatch(r"-?[\d.]+(e-?\d+)?|\[.*\]|[A-Z_]+", value)
+        value = {"true": "True", "false": "False"}.get(value, value if plain else f'"{value}"')
+        return f'overrides={{"{section}": {{"{key}": {value}}}}}'
+
+    def argument(found: re.Match) -> str:
+        name = found[1].replace("-", "_")
+        return f"{name}={found[2]}" if found[2] else f"`{name}`"
+
+    parts = re.split(r"(`kerascls [^`]*`)", text)
+    parts[::2] = [_OPTION.sub(argument, _SET.sub(override, part)) for part in parts[::2]]
+    return "".join(parts)
 
 
 class KerasclsError(Exception):
     exit_code = 1
+
+    def __str__(self) -> str:
+        return spoken(super().__str__())
 
 
 class ConfigError(KerasclsError):

@@ -17,7 +17,7 @@ from kerascls.ahead import ahead
 from kerascls.card import Card, border_sides, not_probabilities, read_class_names, read_pixel_range
 from kerascls.datasets import in_batches
 from kerascls.datasets._folder import FileImages
-from kerascls.errors import DataError, ModelError
+from kerascls.errors import DataError, ModelError, spoken
 from kerascls.formats import Held, Upload
 from kerascls.inputs import given_images
 from kerascls.memory import Rows
@@ -273,7 +273,8 @@ class Classifier:
     @property
     def notice(self) -> str | None:
         """What must be said before any answer, or None."""
-        return all_notices(self.card.fallback_for, self.card.data, self.card.random_backbone) or self._remark
+        told = all_notices(self.card.fallback_for, self.card.data, self.card.random_backbone)
+        return told or (self._remark and spoken(self._remark))
 
 
 # Opening

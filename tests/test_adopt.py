@@ -143,7 +143,7 @@ def test_a_range_is_not_assumed_aloud_where_the_model_scales_itself():
     for scaled in (layers.Rescaling(1 / 255)(inputs), inputs / 127.5 - 1.0):
         outputs = layers.Dense(2, "softmax")(layers.GlobalAveragePooling2D()(scaled))
         notice = kerascls.load(saved(keras.Model(inputs, outputs))).notice
-        assert notice == "m.keras has no card: names are numbers of its outputs (--class-names names them)."
+        assert notice == "m.keras has no card: names are numbers of its outputs (`class_names` names them)."
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def test_data_that_was_moved_is_named(tmp_path, monkeypatch):
             kerascls.train("mnist_cnn", data=tmp_path / "mine.npz", out=ended_here, epochs=2)
     (tmp_path / "elsewhere").mkdir()
     moved = shutil.move(tmp_path / "mine.npz", tmp_path / "elsewhere" / "mine.npz")
-    with pytest.raises(kerascls.errors.DataError, match="is not here. Say where: --data PATH"):
+    with pytest.raises(kerascls.errors.DataError, match="is not here. Say where: data=PATH"):
         kerascls.train(resume=ended_here)
     shutil.copytree(ended_here, "typed")
     whole = kerascls.train("mnist_cnn", data=moved, out="whole", epochs=2)

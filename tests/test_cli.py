@@ -5,9 +5,10 @@ import sys
 import time
 
 import pytest
-from conftest import command, here
+from conftest import command, here, one_line_error
 
-import kerascls.errors
+import kerascls
+from kerascls import errors
 from kerascls.cli import cli
 
 
@@ -104,3 +105,30 @@ def test_an_option_like_no_other_gets_no_hint(capsys):
 def test_python_hints_at_a_format_too():
     with pytest.raises(kerascls.errors.OutputError, match=r"Received: 'tflite'. Did you mean litert\?"):
         kerascls.export("run", "tflite")
+
+
+@pytest.mark.parametrize(
+    "text, python",
+    [
+        ("Try --set train.epochs=3.", 'Try overrides={"train": {"epochs": 3}}.'),
+        ("as in --set 'model.pixel_range=[-1, 1]'.", 'as in overrides={"model": {"pixel_range": [-1, 1]}}.'),
+        ("name it: --set model.weights=PATH.", 'name it: overrides={"model": {"weights": PATH}}.'),
+        ("--set train.class_weight=balanced", 'overrides={"train": {"class_weight": "balanced"}}'),
+        ("Name them: --data FOLDER.", "Name them: data=FOLDER."),
+        ("or give --out another place, or --data-dir.", "or give `out` another place, or `data_dir`."),
+        ("`kerascls train --resume RUN` goes on", "`kerascls train --resume RUN` goes on"),
+        ("a-b--c.png and x -- y", "a-b--c.png and x -- y"),
+    ],
+)
+def test_errors_speak_of_arguments_to_python_and_of_options_to_the_shell(text, python, capsys):
+    assert str(errors.DataError(text)) == python
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(errors, "command", True)
+        assert str(errors.DataError(text)) == text
+
+
+def test_a_commands_error_names_its_options(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    assert "give --out another place" in one_line_error("train", "mnist_cnn", "--out", "out", capsys=capsys)
+    with pytest.raises(errors.OutputError, match="give `out` another place"):
+        kerascls.train("mnist_cnn", out="out")

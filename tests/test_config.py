@@ -253,7 +253,7 @@ def test_one_number_is_the_side_of_a_square(mine):
     gray = RECIPE.replace("[data]", "[data]\nimage_shape = [28, 28, 1]")
     assert shape("64", gray) == [64, 64, 1]  # as the recipe's own
     for text in ("[64]", "big", "64.5", "true"):
-        with pytest.raises(ConfigError, match=r"as in --set 'data.image_shape=\[64, 64, 3\]', or 64 for short. Rec"):
+        with pytest.raises(ConfigError, match=r"\[64, 64, 3\]}}, or 64 for short. Rec"):
             shape(text)
     with pytest.raises(ConfigError, match="data.image_shape must be at least 1"):
         shape("0")

@@ -128,7 +128,7 @@ def test_out_of_memory_names_a_batch_size_to_try(monkeypatch):
 
     monkeypatch.setattr(TrainingModel, "train_step", train_step)
     small_npz("data.npz", count=30)
-    with pytest.raises(TrainingFailed, match="Out of memory at 24 images a step. Try --batch-size 12."):
+    with pytest.raises(TrainingFailed, match="Out of memory at 24 images a step. Try `batch_size` 12."):
         kerascls.train("mnist_cnn", data="data.npz", batch_size=24, out="run")
     assert json.loads(Path("run/manifest.json").read_text())["status"] == "failed"
 

@@ -302,7 +302,7 @@ def test_a_recipe_may_say_which_classes_there_are(pets):
     assert dataset.class_names[dataset.splits["all"].labels[0]] == first.partition("/")[0]
     with pytest.raises(DataError, match="must have the classes 猫, 狗"):
         datasets.load_config_data(Data(str(pets), classes=["猫", "狗"], image_shape=list(SHAPE)))
-    with pytest.raises(DataError, match="Give --data FOLDER"):
+    with pytest.raises(DataError, match="Give data=FOLDER"):
         datasets.load_config_data(Data())
 
 

@@ -94,7 +94,7 @@ def test_splits_of_names_that_mean_nothing_are_refused_with_the_rename(root, cap
         "Folder d has first and second, each with cat and dog and no images of its own. If they are splits, rename "
         "them train, validation and test. If first and second are the classes, say so: "
     )
-    assert refused(folder) == said + """--set 'data.classes=["first", "second"]'"""
+    assert refused(folder) == said + """overrides={"data": {"classes": ["first", "second"]}}"""
     assert one_line_error("split", "d", "parts", capsys=capsys) == f"Error: {said}--classes first,second"
     assert counts(load(folder, classes=["second", "first"])) == {"all": [2, 2]}
     assert here("split", "d", "parts", "--classes", "first,second", capsys=capsys)[0] == 0
@@ -164,7 +164,7 @@ def test_classes_of_folders_alone_are_refused_with_what_may_be_meant(root):
     (folder / "docs" / "a.txt").write_text("hello")
     assert refused(folder) == (
         "Folder d: pets has no images of its own but folders cat (2) and dog (1): did you mean d/pets? If pets and "
-        """plots are the classes, say so: --set 'data.classes=["pets", "plots"]'"""
+        """plots are the classes, say so: overrides={"data": {"classes": ["pets", "plots"]}}"""
     )
     assert counts(load(folder, classes=["pets", "plots"])) == {"all": [3, 1]}
 
