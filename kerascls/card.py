@@ -150,15 +150,17 @@ def read_pixel_range(given: Any) -> tuple[float, float]:
 
 
 def not_probabilities(rows: np.ndarray) -> str | None:
-    """What is wrong with rows that should each be at least 0 and add up to 1; None where nothing is."""
-    if not len(rows):
+    """What is wrong with rows that should each be at least 0 and add up to 1; None where nothing is.
+
+    What is not a number passes: training, which scores such a model, says why it is none.
+    """
+    known = rows[~np.isnan(rows).any(1)]
+    if not len(known):
         return None
-    low, high, sums = float(rows.min()), float(rows.max()), rows.sum(1)
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN too
+    low, high, off = float(known.min()), float(known.max()), np.abs(known.sum(1) - 1)
+    if low < -1e-3 or high > 1 + 1e-3:
         return f"it answers from {low:.4g} to {high:.4g}"
-    if np.abs(sums - 1).max() > _OFF:
-        return f"its answers to an image add up to {sums[np.abs(sums - 1).argmax()]:.4g}"
-    return None
+    return f"its answers to an image add up to {known.sum(1)[off.argmax()]:.4g}" if off.max() > _OFF else None
 
 
 def border_sides(images: np.ndarray) -> np.ndarray:

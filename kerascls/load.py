@@ -248,6 +248,8 @@ class Classifier:
             differ = border_sides(images) != self.card.border if self.card.border else np.zeros(len(good), bool)
             names = [str(files[i]) for i in good]
             rows = self.probabilities(images, batch_size)
+            if np.isnan(rows).any():
+                raise ModelError(f"The model, {self.kind}, must answer probabilities: it answers nan.")
             named = dict(zip(good, self.name_answers(names, rows, top_k, differ), strict=True))
         out: list[tuple[Prediction, np.ndarray | None]] = []
         for i, (file, item) in enumerate(zip(files, read, strict=True)):

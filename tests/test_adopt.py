@@ -110,12 +110,14 @@ def test_rows_that_are_no_probabilities_are_refused_whoever_answers(digits_run):
     images = np.zeros((2, 28, 28, 1), np.uint8)
     for rows, told in (
         (np.full((2, 10), 0.2, np.float32), "add up to 2"),
-        (np.full((2, 10), np.nan, np.float32), "answers from nan to nan"),
         (np.tile(np.array([7, -6] + [0] * 8, np.float32), (2, 1)), "answers from -6 to 7"),
     ):
         classifier._forward = lambda _, rows=rows: rows
         with pytest.raises(ModelError, match=told):
             classifier.probabilities(images)
+    classifier._forward = lambda _: np.full((2, 10), np.nan, np.float32)
+    with pytest.raises(ModelError, match="it answers nan"):
+        classifier.predict(images)
 
 
 # Pixels and names
