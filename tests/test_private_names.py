@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 import kerascls
+from kerascls.process import put_back, same_draws
 
 PACKAGE = Path(kerascls.__file__).parent
 TESTED = {
@@ -31,13 +32,18 @@ TESTED = {
     "_model_variables_moving_average",
     "_moments",
     "_outbound_nodes",
+    "_rng",
     "_run_through_graph",
+    "_seed",
     "_seed_generators",
     "_standardize_inputs",
     "_symbolic_build",
     "_trainable_variables",
+    "keras.src.backend.common.global_state",
     "keras.src.backend.config.keras_home",
     "keras.src.utils.file_utils",
+    "tensorflow.python.eager.context",
+    "tensorflow.python.framework.config",
     "tensorflow.python.framework.config.is_op_determinism_enabled",
     "tensorflow.python.framework.convert_to_constants.convert_variables_to_constants_v2",
 }
@@ -226,6 +232,10 @@ def test_a_tensor_and_a_layer_know_their_nodes():
     assert len(convolution._inbound_nodes) == len(convolution._outbound_nodes) == len(norm._inbound_nodes) == 1
     norm(made)  # a second use
     assert len(convolution._outbound_nodes) == 2
+    # What a network's last layers are is read from its end, along these (`models._ends`).
+    assert [node.input_tensors[0] is made for node in norm._inbound_nodes] == [True, True]
+    assert convolution._inbound_nodes[made._keras_history.node_index].input_tensors[0] is images
+    assert images._keras_history.operation._inbound_nodes[0].input_tensors == []
 
 
 def test_an_optimiser_keeps_moving_averages_in_the_order_of_its_variables():
@@ -284,10 +294,61 @@ def test_layers_ask_add_weight_for_every_weight(monkeypatch):
     assert asked == [(3, 4), (4,)]
 
 
-def test_tensorflow_says_whether_op_determinism_is_on():
-    from tensorflow.python.framework.config import is_op_determinism_enabled
+def test_op_determinism_is_asked_for_turned_on_and_turned_off():
+    """The public API only turns it on (`process.deterministic_ops`, `devices.choose`)."""
+    from tensorflow.python.framework import config
 
-    assert is_op_determinism_enabled() in (True, False)
+    before = config.is_op_determinism_enabled()
+    try:
+        config.enable_op_determinism()
+        assert config.is_op_determinism_enabled() is True
+        with pytest.raises(RuntimeError, match="determinism is enabled"):
+            tf.random.uniform((1,))
+        config.disable_op_determinism()
+        assert config.is_op_determinism_enabled() is False
+        assert tf.random.uniform((1,)).shape == (1,)
+    finally:
+        (config.enable_op_determinism if before else config.disable_op_determinism)()
+
+
+def test_tensorflows_context_keeps_the_seed_and_what_was_drawn_by_it():
+    """Both are put back when a training or a prediction ends (`process.same_draws`)."""
+    from tensorflow.python.eager import context
+
+    with same_draws():
+        tf.random.set_seed(5)
+        tf.random.uniform((1,))
+        state = context.context()
+        assert state._seed == 5
+        numbers = state._rng.getstate()  # which gives each operation its own seed
+        following = [tf.random.uniform((4,)).numpy().tolist() for _ in range(2)]
+        tf.random.set_seed(9)
+        assert state._seed == 9
+        state._seed = 5
+        state._rng.setstate(numbers)
+        state.clear_kernel_cache()  # a cached operation goes on with its own generator
+        assert [tf.random.uniform((4,)).numpy().tolist() for _ in range(2)] == following
+
+
+def test_keras_keeps_names_and_settings_of_a_thread_in_two_trackers():
+    """A training begins with none, and puts them back when it ends (`process.begin_anew`, `process.put_back`)."""
+    from keras.src.backend.common import global_state
+
+    names, settings = global_state.GLOBAL_STATE_TRACKER.__dict__, global_state.GLOBAL_SETTINGS_TRACKER.__dict__
+    with put_back():
+        names.clear()
+        settings.clear()
+        first, second = keras.layers.Dense(1), keras.layers.Dense(1)
+        assert (first.name, second.name, keras.config.dtype_policy().name) == ("dense", "dense_1", "float32")
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        keras.utils.set_random_seed(7)
+        before = dict(names), dict(settings)
+        names.clear()
+        settings.clear()
+        assert (keras.layers.Dense(1).name, keras.config.dtype_policy().name) == ("dense", "float32")
+        names.update(before[0])
+        settings.update(before[1])
+        assert keras.layers.Dense(1).name == "dense_2" and keras.config.dtype_policy().name == "mixed_bfloat16"
 
 
 def test_a_function_is_frozen_to_constants():
