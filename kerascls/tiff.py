@@ -26,6 +26,8 @@ _MOST_READ = 64  # entries of a tag, and directories below the first
 def tiff_refusal(encoded: bytes) -> str | None:
     """Why a TIFF is not read, by its first directory; None where Pillow is to decode it."""
     tags = _directory(encoded)
+    if not tags:
+        return "does not decode as tiff: its header cannot be read"
     below = [_directory(encoded, at) for at in tags.get(_SUBDIRECTORIES, ())]
     raw = any(one.get(_PHOTOMETRIC, (0,))[0] in _SENSOR for one in (tags, *below))
     if raw or _DNG_VERSION in tags:

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -105,6 +106,17 @@ def test_a_lying_header_is_refused_in_one_line(name, tmp_path):
     content, reason = LIARS[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as error:
+        read_pixels(tmp_path / name, SHAPE)
+    assert str(error.value).startswith(f"{tmp_path / name}: ") and reason in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["itself.tiff", "none.tiff", "cut.webp", "none.jpg", "short.png"])
+def test_a_damaged_header_is_refused_the_same_where_warnings_are_errors(name, tmp_path):
+    """As under `python -W error`: Pillow warns of some."""
+    content, reason = LIARS[name]
+    (tmp_path / name).write_bytes(content)
+    with warnings.catch_warnings(), pytest.raises(DataError) as error:
+        warnings.simplefilter("error")
         read_pixels(tmp_path / name, SHAPE)
     assert str(error.value).startswith(f"{tmp_path / name}: ") and reason in str(error.value)
 
