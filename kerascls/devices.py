@@ -16,6 +16,7 @@ from typing import Any
 
 from kerascls.config import Devices
 from kerascls.errors import ConfigError
+from kerascls.memory import group_numbers
 from kerascls.process import quiet_logs
 from kerascls.recipe_faults import parse_devices
 from kerascls.status import doing
@@ -315,30 +316,9 @@ def _schedulable() -> int:
 
 
 def _share(root: Path = Path("/")) -> float:
-    """Cores' worth of time that this process's control groups, and those around them, let it have.
-
-    Inside a container the groups' names may be those of its host, so the top of what is mounted is asked as well.
-    """
-    least = math.inf
-    try:
-        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return least
-    for line in groups:
-        _, controllers, name = line.split(":", 2)
-        if not controllers:
-            top, files = root / "sys/fs/cgroup", ["cpu.max"]  # version 2: quota and period in one file
-        elif "cpu" in controllers.split(","):
-            top, files = root / "sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-        else:
-            continue
-        parts = name.strip("/").split("/")
-        for depth in range(len(parts) + 1):
-            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # ValueError: "max", which is no limit
-                folder = top.joinpath(*parts[:depth])
-                quota, period = map(int, " ".join((folder / file).read_text() for file in files).split())
-                least = min(least, quota / period if quota > 0 else math.inf)
-    return least
+    """Cores' worth of time that this process's control groups, and those around them, let it have."""
+    found = group_numbers("cpu", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us", root=root)
+    return min((quota / period for quota, period in found if quota > 0 < period), default=math.inf)
 
 
 def cpu_name() -> str:

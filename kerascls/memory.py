@@ -65,28 +65,38 @@ def machine() -> tuple[int, int]:
 
 
 def container_limit(root: Path = Path("/")) -> int | None:
-    """The least limit, in bytes, of this process's control groups and of those around them; None where there is none.
+    """The least limit, in bytes, of this process's control groups and of those around them; None without any."""
+    groups = group_numbers("memory", "memory.max", "memory.limit_in_bytes", root=root)
+    return min((limit for limits in groups for limit in limits), default=None)
 
-    Inside a container the groups' names may be those of its host, so the top of what is mounted is asked as well.
+
+def group_numbers(controller: str, version_2: str, *version_1: str, root: Path = Path("/")) -> Iterator[list[int]]:
+    """Whole numbers of a file of this process's control groups and of those around them, a list a group.
+
+    Inside a container the groups' names may be those of its host, so the top of what is mounted is asked as well. A
+    group that has the word "max" there has no limit and is left out.
+
+    Args:
+        controller: "memory" or "cpu".
+        version_2, version_1: the file of cgroup v2, and the files that have the same numbers in v1.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return None
-    limits = []
+        return
     for line in groups:
         _, controllers, name = line.split(":", 2)
         if not controllers:
-            top, file = root / "sys/fs/cgroup", "memory.max"  # version 2
-        elif "memory" in controllers.split(","):
-            top, file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            top, files = root / "sys/fs/cgroup", (version_2,)
+        elif controller in controllers.split(","):
+            top, files = root / "sys/fs/cgroup" / controller, version_1
         else:
             continue
         parts = name.strip("/").split("/")
         for depth in range(len(parts) + 1):
-            with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which is no limit
-                limits.append(int(top.joinpath(*parts[:depth], file).read_text()))
-    return min(limits, default=None)
+            folder = top.joinpath(*parts[:depth])
+            with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+                yield [int(number) for file in files for number in (folder / file).read_text().split()]
 
 
 # Arrays
