@@ -118,6 +118,19 @@ def test_classes_may_be_called_as_splits_are(root, names):
     )
 
 
+def test_a_class_of_folders_that_is_called_as_a_split_can_be_stated(root):
+    folder = root("train/steam/1.png", "train/diesel/1.png", "bus/1.png", "car/1.png")
+    assert refused(folder).endswith(
+        """If bus, car and train are the classes, say so: --set 'data.classes=["bus", "car", "train"]'"""
+    )
+    assert counts(load(folder, classes=["bus", "car", "train"])) == {"all": [1, 1, 2]}
+
+
+def test_what_lies_beside_splits_is_to_be_moved(root):
+    folder = root("seg_train/a/1.png", "seg_train/b/1.png", "seg_test/a/1.png", "seg_test/b/1.png", "seg_pred/1.png")
+    assert "or class folders alone. Move seg_pred elsewhere. If " in refused(folder)
+
+
 def test_a_stray_image_beside_class_folders_makes_no_class_of_a_split(root):
     folder = root(*(f"{name}/{cls}/1.png" for name in ("train", "test") for cls in "ab"), "train/sample.png")
     dataset = load(folder)
@@ -143,8 +156,9 @@ def test_the_folder_above_the_data_names_the_inner_one(root, capsys):
     root("Train_Data/cat/1.png", "Train_Data/cat/2.png", "Train_Data/dog/1.png", "Layer_Outputs/1.png", "Model/1.png")
     line = one_line_error("train", "folder_scratch", "--data", "d", capsys=capsys)
     assert line.startswith(
-        "Error: Folder d has Train_Data beside Layer_Outputs and Model. Train_Data has no images of its own but "
-        "folders cat (2) and dog (1): did you mean d/Train_Data?"
+        "Error: Folder d has Train_Data beside Layer_Outputs and Model. Expected train, validation and test, each "
+        "with class folders, or class folders alone. Train_Data has no images of its own but folders cat (2) and dog "
+        "(1): did you mean d/Train_Data?"
     )
 
 

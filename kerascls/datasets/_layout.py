@@ -167,7 +167,7 @@ def list_folder(root: Path, known: Collection[str] = (), option: Callable[[Seque
     folders, files = (sorted(names, key=natural_key) for names in tree.inside())
     known = {nfc(name) for name in known}
     skipped = [(name, "lies in no class folder") for name in files if name != SPLITS_FILE]
-    of_split = {} if _expected(folders, known) else _splits(tree, folders)
+    of_split = {} if _expected(folders, known) else _splits(tree, folders, option)
     if of_split:
         classes: dict[str, list[str]] = {}
         for split, folder in of_split.items():
@@ -229,7 +229,7 @@ def _is_image(path: str) -> bool:
     return path.lower().endswith(SUFFIXES) or unread_suffix(path) is not None
 
 
-def _splits(tree: _Tree, folders: list[str]) -> dict[str, str]:
+def _splits(tree: _Tree, folders: list[str], option: Callable[[Sequence[str]], str]) -> dict[str, str]:
     """The folder of each split; empty where the folders are classes.
 
     Raises:
@@ -245,12 +245,15 @@ def _splits(tree: _Tree, folders: list[str]) -> dict[str, str]:
         of_split.setdefault(split, []).append(name)
     others = [name for name in folders if name not in meant]
     if others and (len(of_split) == 1 or any(_is_image(file) for name in others for file in tree.files(name))):
-        hint = ""
+        hint = f" Move {_listed(others)} elsewhere."
         for name, below in _by_class(tree.files(with_classes[0]), "").items() if len(with_classes) == 1 else ():
             folder, counts = _inner(name, below)
             if len(counts) > 1:
                 hint = f" {folder} has no images of its own but {_counted(counts)}: did you mean {tree.root / folder}?"
-        raise DataError(f"Folder {tree.root} has {_listed(with_classes)} beside {_listed(others)}.{hint} {_EXPECTED}")
+        raise DataError(
+            f"Folder {tree.root} has {_listed(with_classes)} beside {_listed(others)}. {_EXPECTED}{hint}"
+            f"{_if_classes(folders, option)}"
+        )
     for split, both in of_split.items():
         if len(both) > 1:
             raise DataError(f"Folder {tree.root} has {_listed(both)}, which mean the same, {split}. Join them.")
@@ -283,7 +286,7 @@ def _check_level(root: Path, split: str, files: list[str], option: Callable[[Seq
     one = f"Folder {root} has images of one class alone, {names[0]}. " if len(names) == 1 else f"Folder {root}: "
     if split:
         raise DataError(f"{one}{has}. If those are the classes, move them up into {split}.")
-    say = f" If {_listed(names)} are the classes, say so: {option(names if len(names) <= MOST_NAMED else ['...'])}"
+    say = _if_classes(names, option)
     within = [{path.split("/")[1] for path in below} for below in by_class.values()]
     if len(names) > 1 and len(within[0]) > 1 and all(each == within[0] for each in within):
         raise DataError(
@@ -291,6 +294,11 @@ def _check_level(root: Path, split: str, files: list[str], option: Callable[[Seq
             f"images of its own. If they are splits, rename them train, validation and test.{say}"
         )
     raise DataError(f"{one}{has}: did you mean {root / folder}?{say if len(names) > 1 else ''}")
+
+
+def _if_classes(names: Sequence[str], option: Callable[[Sequence[str]], str]) -> str:
+    """What to do where folders are the classes, for errors."""
+    return f" If {_listed(names)} are the classes, say so: {option(names if len(names) <= MOST_NAMED else ['...'])}"
 
 
 def _by_class(files: Iterable[str], split: str) -> dict[str, collections.Counter[str]]:
