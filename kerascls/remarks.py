@@ -20,7 +20,7 @@ def remarks(dataset: Dataset) -> list[str]:
 
 
 def few_images(dataset: Dataset) -> list[str]:
-    """A line for each split but train that has no image, one or two of classes that train has."""
+    """Lines for each split but train: on classes that train has not, and on those of no image, one or two."""
     splits = dict(dataset.splits)
     base = splits.pop("train", None)
     if splits.get("validation") is splits.get("test"):  # data.validation = "test"
@@ -29,6 +29,11 @@ def few_images(dataset: Dataset) -> list[str]:
     for name, split in splits.items() if base is not None else ():
         trained = np.bincount(base.labels, minlength=len(dataset.class_names)) > 0
         counts = np.bincount(split.labels, minlength=len(dataset.class_names))
+        if len(unknown := np.flatnonzero(~trained & (counts > 0))):
+            lines.append(
+                f"{name} has {counts[unknown].sum():,} images of {len(unknown):,} classes of which train has none "
+                f"({_named(dataset, unknown)}): they cannot be learnt, and are all answered wrongly"
+            )
         none, few = np.flatnonzero(trained & (counts == 0)), np.flatnonzero(trained & (0 < counts) & (counts <= FEW))
         told = [
             f"{what} of {len(found):,} of {trained.sum():,} classes ({_named(dataset, found)})"

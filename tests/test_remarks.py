@@ -70,9 +70,16 @@ def test_splits_of_one_or_two_images_of_a_class_are_told():
         "say little of them",
         "test has one or two images of 1 of 5 classes (a): its scores say little of them",
     ]
-    # What train does not have cannot be learnt, which is told elsewhere; all of a folder is no split.
+    # Of what no split has there is nothing to tell; all of a folder is no split.
     assert few_images(of_labels(train=[0] * 9, test=[0] * 3)) == []
     assert few_images(of_labels(all=[0, 1])) == []
+
+
+def test_classes_that_train_has_not_are_told():
+    assert few_images(of_labels(train=[0, 1] * 9, test=[0, 0, 0, 1, 1, 1, 3, 3, 4])) == [
+        "test has 3 images of 2 classes of which train has none (d, e): they cannot be learnt, and are all answered "
+        "wrongly"
+    ]
 
 
 def test_the_test_split_is_told_once_where_it_validates():
