@@ -507,4 +507,4 @@ def as_text(explanation: Explanation) -> str:
     answer = f"{printable(explanation.file)}: {explanation.label} {explanation.probability:.1%}"
     other = explanation.class_name != explanation.label
     speaks = f" for {explanation.class_name} ({explanation.class_probability:.1%})" if other else ""
-    return f"{answer}, {explanation.method}{speaks} in {explanation.heat_map}"
+    return f"{answer}, {explanation.method}{speaks} in {printable(str(explanation.heat_map))}"

@@ -67,3 +67,10 @@ def test_a_server_names_itself_in_utf8(digits_run, tmp_path):
 
     (tmp_path / BAD).mkdir()
     assert default_name(tmp_path / BAD) == "i_"
+
+
+def test_an_explained_image_is_shown_by_the_escape_as_its_picture_is():
+    from kerascls.explain import Explanation, as_text
+
+    explanation = Explanation(f"{BAD}.png", "a", 0.9, "a", 0.9, "CAM", f"{BAD}_explained.png")
+    assert as_text(explanation) == "i\\udc82.png: a 90.0%, CAM in i\\udc82_explained.png"
