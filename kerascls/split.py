@@ -201,8 +201,8 @@ def split_folder(
 ) -> SplitFolder:
     """Copies a folder of class folders to `destination`/train, validation and test; each class is split on its own.
 
-    Equal files, of any classes, go where the first of them goes. `destination`/splits.csv has a row a file: split,
-    class, and the path below `source`.
+    Equal files, of any classes, go where the first of them goes, and count there. `destination`/splits.csv has a row a
+    file: split, class, and the path below `source`.
 
     Args:
         train, validation: files of each class, as counts (int) or as fractions (float below 1); the rest is test.
@@ -252,29 +252,34 @@ def split_folder(
         )
     rows, moved, home = [], 0, {}
     content = _equal_files(source, [file for files in images.values() for file in files])
-    copied = sum(map(len, images.values()))
-    with atomic(destination) as temporary, doing(f"filling {destination.name}", copied) as progress:
+    copies = collections.Counter(content.get(file, file) for files in images.values() for file in files)
+    with atomic(destination) as temporary, doing(f"filling {destination.name}", copies.total()) as progress:
         for folder, files in images.items():
             places = np.arange(len(files))
             if order == "random":  # each class by itself, so that leaving one out changes no other
                 places = np.random.Generator(np.random.PCG64(seed)).permutation(places)
-            taken, planned = 0, counts[wanted[folder]]
-            counts[wanted[folder]] = dict.fromkeys(planned, 0)
-            for by_order, count in planned.items():
-                for place in np.sort(places[taken : taken + count]):
-                    progress.step()
-                    split = home.setdefault(content.get(files[place], files[place]), by_order)
-                    moved += split != by_order
-                    counts[wanted[folder]][split] += 1
-                    rows.append((split, wanted[folder], files[place]))
-                    target = temporary / split / wanted[folder] / files[place].partition("/")[2]
-                    target = free_name(target)  # a class may have two folders, whose names are one in NFC
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    if link:
-                        target.symlink_to((source / files[place]).resolve())
-                    else:
-                        shutil.copyfile(source / files[place], target)
-                taken += count
+            contents = [content.get(file, file) for file in files]
+            alike = collections.Counter(contents)
+            left = collections.Counter(counts[wanted[folder]])  # that each split still takes
+            left.subtract(home[each] for each in contents if each in home)
+            for each in (contents[place] for place in places):
+                if each not in home:
+                    home[each] = next(split for split in _SPLITS if left[split] > 0)
+                    left[home[each]] -= alike[each]
+            by_order = np.empty(len(files), object)
+            by_order[places] = [split for split, count in counts[wanted[folder]].items() for _ in range(count)]
+            counts[wanted[folder]] = {split: sum(home[each] == split for each in contents) for split in _SPLITS}
+            for file, split, planned in zip(files, map(home.get, contents), by_order, strict=True):
+                progress.step()
+                moved += split != planned and copies[content.get(file, file)] > 1
+                rows.append((split, wanted[folder], file))
+                target = temporary / split / wanted[folder] / file.partition("/")[2]
+                target = free_name(target)  # a class may have two folders, whose names are one in NFC
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if link:
+                    target.symlink_to((source / file).resolve())
+                else:
+                    shutil.copyfile(source / file, target)
         rows.sort(key=lambda row: _SPLITS.index(row[0]))  # stable: classes and files stay in natural order
         write_csv(temporary / SPLITS_FILE, ("split", "class", "file"), rows)
     return SplitFolder(destination, counts, skipped, moved)

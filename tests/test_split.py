@@ -241,8 +241,8 @@ def test_equal_files_lie_in_the_split_of_the_first_of_them(tmp_path, capsys):
     (tmp_path / "photos/b/3.jpg").write_bytes((tmp_path / "photos/b/4.jpg").read_bytes()[:-1] + b"!")  # as long
     code, out, err = here("split", "photos", "data", "--train", 6, "--validation", 2, capsys=capsys)
     assert code == 0 and [line.split() for line in out.splitlines()[1:3]] == [
-        ["7", "2", "1", "a"],
-        ["5", "2", "3", "b"],
+        ["6", "2", "2", "a"],
+        ["6", "2", "2", "b"],
     ]
     assert err == "2 files lie in the split of an equal file, in place of that which is theirs by order\n"
     contents = [
@@ -251,3 +251,13 @@ def test_equal_files_lie_in_the_split_of_the_first_of_them(tmp_path, capsys):
     ]
     assert not contents[0] & contents[1] and not contents[0] & contents[2] and not contents[1] & contents[2]
     assert ("train", "a", "a/9.jpg") in rows_of(tmp_path / "data")
+
+
+def test_copies_of_another_class_leave_no_split_without_images(tmp_path):
+    photos(tmp_path / "photos", a=10, b=10)
+    for i in range(1, 5):  # behind b's own, where its validation and test images are by order
+        shutil.copy(f"photos/a/{i}.jpg", f"photos/b/c{i}.jpg")
+    counts = split_folder("photos", "data", 0.5, 0.25).counts
+    assert counts["b"] == {"train": 7, "validation": 3, "test": 4}
+    rows = [row for row in rows_of(tmp_path / "data") if row[1] == "b"]
+    assert [file for split, _, file in rows if split == "test"] == ["b/7.jpg", "b/8.jpg", "b/9.jpg", "b/10.jpg"]
