@@ -54,7 +54,7 @@ def given_images(given: Any) -> Iterator[str | Held | Upload]:
         _check(item)
         if isinstance(item, str | os.PathLike):
             path = os.fspath(item)
-            if path.startswith(URLS):
+            if is_url(path):
                 yield at_url(path)
             elif os.path.isdir(path):
                 yield from image_files([path])
@@ -62,6 +62,11 @@ def given_images(given: Any) -> Iterator[str | Held | Upload]:
                 yield path
         else:
             yield _held(item, f"image {i}")
+
+
+def is_url(word: str) -> bool:
+    """Whether it is an address that `fetch` takes; a scheme is the same in any case."""
+    return word.lower().startswith(URLS)
 
 
 def at_url(address: str) -> Held:
@@ -107,9 +112,11 @@ def named_images(
     found: list[str | Held | Upload] = []
     for word in map(os.fspath, words):
         if word == "-":
+            if sys.stdin is None:
+                raise DataError("- stands for the image on stdin, which is closed. Name a file, or pipe one into it.")
             found.append(_held(sys.stdin.buffer, "-"))
         else:
-            found += [at_url(word)] if word.startswith(URLS) else image_files([word], tell)
+            found += [at_url(word)] if is_url(word) else image_files([word], tell)
     return found
 
 
@@ -278,7 +285,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = URL_REDIRECTS
 
     def redirect_request(self, request: Any, file: Any, code: int, message: str, headers: Any, address: str) -> Any:
-        if not address.lower().startswith(URLS):
+        if not is_url(address):
             raise urllib.error.URLError(f"it leads to {address[:100]}")
         return super().redirect_request(request, file, code, message, headers, address)
 
@@ -319,8 +326,9 @@ def _download(address: str, until: float) -> bytes | DataError:
             return DataError(f"{address}: cannot be fetched: the answer was cut off.")
         return content.getvalue()
     except urllib.error.HTTPError as error:
-        reason = f"the server answers {error.code} {str(error.reason).splitlines()[0]}"
+        further = 300 <= error.code < 400 and error.headers.get("Location")
+        reason = f"it leads to {further[:100]}" if further else f"the server answers {error.code} {error.reason}"
     except Exception as error:  # of sockets, TLS, addresses
         cause = getattr(error, "reason", None) or error
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return DataError(f"{address}: cannot be fetched: {reason.splitlines()[0]}.")
+    return DataError(f"{address}: cannot be fetched: {reason.splitlines()[0].strip()}.")
