@@ -155,8 +155,6 @@ def _from_file(
     low, high = pixel_range or (0, 255)
     pixels = (False, [(high - low) / 255] * 3, [float(low)] * 3)
     if contents.card is not None:
-        if pixel_range:
-            raise ModelError(f"{path} has a card, which says its pixels. Leave out model.pixel_range.")
         base, pixels = without_head(base)
     elif ending(base) in ("softmax", "sigmoid") and len(base.output_shape) == 2:
         raise ModelError(
