@@ -8,6 +8,7 @@ from typing import Any
 from kerascls.card import read_class_names, read_pixel_range
 from kerascls.config import RESIZE_RULES
 from kerascls.errors import ModelError, OutputError
+from kerascls.runs import is_run
 from kerascls.save import save_h5, save_keras
 from kerascls.scan.containers import check_regular
 from kerascls.scan.layers import read_checked
@@ -52,6 +53,8 @@ def adopt(
     names, taken = read_class_names(class_names), pixel_range and read_pixel_range(pixel_range)
     if not model.exists():
         raise ModelError(f"Model {model} does not exist. Give a .keras or .h5 file.")
+    if is_run(model):
+        raise ModelError(f"{model} is a run, whose model has a card already.")
     check_regular(model, model)
     contents = read_checked(model)
     if contents.card is not None:

@@ -430,6 +430,18 @@ def load_config(
     return dataclasses.replace(checked, notes=notes)
 
 
+def override_tables(overrides: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """A copy of `overrides`, to be changed. Raises ConfigError where they are not tables of keys."""
+    tables = {}
+    for section, table in (overrides or {}).items():
+        if not isinstance(table, Mapping):
+            raise ConfigError(
+                f"overrides are tables, as {{'train': {{'learning_rate': 0.01}}}}. Received: {{{section!r}: {table!r}}}"
+            )
+        tables[section] = dict(table)
+    return tables
+
+
 def _scale_warmup(tables: dict[str, Any], overrides: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Where `overrides` give other epochs and no warm-up, the recipe's own keeps its share. Returns what to say of it.
 

@@ -101,7 +101,7 @@ def _image_shape(model: Any, name: str, stated: tuple[int, int, int] | None) -> 
         if None in shape[1:]:
             raise ModelError(
                 f"{name} takes images of any size, {shape}. The size that it was trained on is stated by "
-                f"`kerascls adopt {name} --image-shape HEIGHT,WIDTH,3 --out NEW.keras`."
+                f"`kerascls adopt {name} --image-shape HEIGHT,WIDTH,3 --class-names A,B --out NEW.keras`."
             )
         return tuple(shape[1:])
     if any(own not in (None, side) for own, side in zip(shape[1:], stated, strict=True)):

@@ -11,6 +11,7 @@ import numpy as np
 
 from kerascls import plots
 from kerascls.catalog import is_recipe
+from kerascls.config import override_tables
 from kerascls.datasets import Dataset, Split, is_folder, load_dataset, load_recipe_data
 from kerascls.errors import ConfigError
 from kerascls.recipe_faults import size_problems
@@ -65,7 +66,7 @@ def show(
         ConfigError: `augmented` without a recipe that has a policy.
     """
     policy, seed, canvas, heading = [], 0, (), None
-    tables = {section: dict(table) for section, table in (overrides or {}).items()}
+    tables = override_tables(overrides)
     if is_folder(what) and not is_recipe(what) and (augmented or tables):
         what, data = "folder", what
     if is_recipe(what):

@@ -17,7 +17,7 @@ import numpy as np
 from kerascls import metrics
 from kerascls.card import Card, usual_border
 from kerascls.catalog import model_file
-from kerascls.config import Config, load_config
+from kerascls.config import Config, load_config, override_tables
 from kerascls.contents import Seen
 from kerascls.datasets import Dataset, Split, in_batches, load_recipe_data, skipped_lines, spread
 from kerascls.devices import Placement, placement_for, prepare, versions
@@ -125,7 +125,7 @@ def train(
         RunError: `resume` is no run, is being trained, or was of another recipe, data, code or kind of device.
         TrainingFailed: the loss became NaN or infinite; the run folder keeps the best epoch before that.
     """
-    tables = {section: dict(table) for section, table in (overrides or {}).items()}
+    tables = override_tables(overrides)
     for key, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed)):
         if value is not None:
             tables.setdefault("train", {})[key] = value

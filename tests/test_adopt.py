@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import here, one_line_error
+from conftest import REPOSITORY, here, one_line_error
 from keras import layers
 from PIL import Image
 
@@ -208,11 +208,15 @@ def test_an_adopted_file_is_kerascls_own(suffix, capsys):
     assert "exists already" in one_line_error("adopt", name, *options, capsys=capsys)
     again = ("--class-names", "a,b", "--out", "again.keras")
     assert "has a card already" in one_line_error("adopt", out, *again, capsys=capsys)
+    released = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
+    assert "is a run, whose model has a card already" in one_line_error("adopt", released, *again, capsys=capsys)
 
 
 def test_a_model_of_any_size_is_given_one(capsys):
     model = model_of(layers.Dense(2, "softmax"), shape=(None, None, 3))
-    with pytest.raises(ModelError, match="`kerascls adopt m.keras --image-shape HEIGHT,WIDTH,3"):
+    with pytest.raises(
+        ModelError, match="`kerascls adopt m.keras --image-shape HEIGHT,WIDTH,3 --class-names A,B --out NEW.keras`"
+    ):
         kerascls.load(saved(model))
     kerascls.adopt("m.keras", "ours.keras", class_names="a,b", image_shape=(12, 10, 3), resize="center_crop")
     card = kerascls.load("ours.keras").card

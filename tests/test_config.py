@@ -4,6 +4,7 @@ import pytest
 import tomli_w
 from conftest import one_line_error
 
+import kerascls
 from kerascls import catalog, config
 from kerascls.errors import ConfigError
 
@@ -257,3 +258,9 @@ def test_one_number_is_the_side_of_a_square(mine):
             shape(text)
     with pytest.raises(ConfigError, match="data.image_shape must be at least 1"):
         shape("0")
+
+
+@pytest.mark.parametrize("call", [kerascls.train, kerascls.show])
+def test_overrides_that_are_no_tables_are_refused_in_one_line(call):
+    with pytest.raises(ConfigError, match=r"Received: \{'train.learning_rate': 0.1\}"):
+        call("mnist_cnn", overrides={"train.learning_rate": 0.1})
