@@ -10,7 +10,7 @@ import platform
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "
 
 _STDERR = threading.RLock()
 _STARTING = threading.RLock()
+# GPUs by the machine's numbers: those that TensorFlow sees, which it numbers from 0 again, and those hidden from it.
+_gpus: dict[str, tuple[int, ...]] = {"seen": (), "hidden": ()}
 
 
 @contextlib.contextmanager
@@ -68,26 +70,60 @@ def _turned_away(kept: int, held: Any) -> Iterator[None]:
         os.close(kept)
 
 
-def start(logical_cpus: int = 1, threads: int = 0, gpus: bool = True) -> None:
+def start(logical_cpus: int = 1, threads: int = 0, gpus: tuple[int, ...] | None = (0,)) -> None:
     """Imports TensorFlow and Keras without their noise, and settles what cannot be changed later.
 
     A user's own code sees nothing of it, but that TensorFlow is imported. GPU memory grows as needed (not run on a
-    GPU). Calling it again is free.
+    GPU). Calling it again is free. Where TensorFlow runs already, what that leaves as it is is told.
 
     Args:
         logical_cpus: how many devices TensorFlow is to see the CPU as, if it has not started yet.
         threads: that share one operation, likewise; 0 for one a core. Left alone where there is a GPU.
-        gpus: whether TensorFlow is to see the machine's GPUs, likewise. It opens all that it sees, and takes memory of
-            each; without any, a CPU trains as on a machine that has none.
+        gpus: numbers of the GPUs that TensorFlow is to see, likewise; None for all. It opens all that it sees, and
+            takes memory of each; without any, a CPU trains as on a machine that has none.
     """
     with _STARTING:
         if not getattr(start, "done", False):
             with doing("loading TensorFlow"), quiet_stderr(), quiet_logs():
-                _start(logical_cpus, threads, gpus)
+                stays = _start(logical_cpus, threads, gpus)
             start.done = True  # type: ignore[attr-defined]
+            if stays:
+                print(
+                    f"TensorFlow ran in this process before kerascls, so that {'; '.join(stays)}. Call kerascls first "
+                    "to have it otherwise.",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
 
-def _start(logical_cpus: int, threads: int, see_gpus: bool) -> None:
+def _settled(change: Callable[..., None], *arguments: Any) -> bool:
+    """Whether TensorFlow still takes this setting. It does not once it runs, or where the caller's own contradict."""
+    try:
+        change(*arguments)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _open_gpus(wanted: tuple[int, ...] | None) -> tuple[int, list[str]]:
+    """Lets TensorFlow see these GPUs alone, the first where one of them is not here. Returns how many it sees, and what
+    stays as it is."""
+    import tensorflow as tf
+
+    there = dict(enumerate(tf.config.get_visible_devices("GPU")))
+    numbers = tuple(there) if wanted is None else wanted if {*wanted} <= {*there} else tuple(there)[:1]
+    stays = []
+    if {*numbers} != {*there} and not _settled(tf.config.set_visible_devices, [there[n] for n in numbers], "GPU"):
+        stays.append(f"all {len(there)} GPUs that it sees stay open" if len(there) > 1 else "its GPU stays open")
+        numbers = tuple(there)
+    if not all([_settled(tf.config.experimental.set_memory_growth, there[n], True) for n in numbers]):
+        stays.append("GPU memory does not grow as needed")
+    _gpus.update(seen=numbers, hidden=tuple(n for n in there if n not in numbers))
+    return len(numbers), stays
+
+
+def _start(logical_cpus: int, threads: int, wanted_gpus: tuple[int, ...] | None) -> list[str]:
+    """What `start` does; returns what stays as it is because TensorFlow runs already."""
     wanted = {"KERAS_BACKEND": "tensorflow"}
     if "tensorflow" not in sys.modules:  # what is an error to C++ comes as an exception too, and is told by us
         wanted["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -96,21 +132,17 @@ def _start(logical_cpus: int, threads: int, see_gpus: bool) -> None:
     try:
         import tensorflow as tf
 
-        gpus = tf.config.list_physical_devices("GPU")
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already, and these are settled
-            if gpus and not see_gpus:
-                tf.config.set_visible_devices([], "GPU")
-                gpus = []
-            for gpu in gpus:
-                tf.config.experimental.set_memory_growth(gpu, True)
-            if logical_cpus > 1:
-                cpu = tf.config.list_physical_devices("CPU")[0]
-                tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * logical_cpus)
-            if cores() < _schedulable() and not gpus:  # more threads than its share are stopped, all at once
-                threads = threads or cores()
-                tf.config.threading.set_inter_op_parallelism_threads(cores())
-            if threads and not gpus:
-                tf.config.threading.set_intra_op_parallelism_threads(threads)
+        gpus, stays = _open_gpus(wanted_gpus)
+        if logical_cpus > 1:  # where they cannot be made any more, `choose` says so
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            logical = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
+            _settled(tf.config.set_logical_device_configuration, cpu, logical)
+        if cores() < _schedulable() and not gpus:  # more threads than its share are stopped, all at once
+            threads = threads or cores()
+            if not _settled(tf.config.threading.set_inter_op_parallelism_threads, cores()):
+                stays.append(f"it has more threads than this container's {cores()} cores")
+        if threads and not gpus:  # where it is too late, `train` says so of shards
+            _settled(tf.config.threading.set_intra_op_parallelism_threads, threads)
         import keras
 
         tf.zeros(1)  # the runtime starts here, with its last lines of noise
@@ -122,6 +154,7 @@ def _start(logical_cpus: int, threads: int, see_gpus: bool) -> None:
                 os.environ[name] = value
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError("Keras was imported with another backend before kerascls. Set KERAS_BACKEND=tensorflow.")
+    return stays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +163,8 @@ class Placement:
 
     Attributes:
         kind: "cpu" or "gpu".
-        devices: TensorFlow's logical devices, as ("GPU:0", "GPU:1"); each is a replica that takes a share of a batch.
+        devices: TensorFlow's logical devices, as ("GPU:0", "GPU:1"), which it numbers among those that it sees; each is
+            a replica that takes a share of a batch.
         strategy: the tf.distribute strategy in whose scope model and optimiser are to be made.
         strategy_name: "default" (TensorFlow's own device, no strategy), "one_device" or "mirrored".
         precision: "float32", "bfloat16" or "float16".
@@ -169,7 +203,9 @@ class Placement:
             return None
         each = -(-batch_size // self.replicas)
         most = "up to " if batch_size % self.replicas else ""
-        return f"{self.strategy_name} on {', '.join(self.devices)}: {batch_size} images a step, {most}{each} a device"
+        asked = {name: f"{self.kind.upper()}:{number}" for number, name in _seen(self.kind).items()}
+        names = ", ".join(asked[device] for device in self.devices)
+        return f"{self.strategy_name} on {names}: {batch_size} images a step, {most}{each} a device"
 
     def describe(self) -> dict[str, Any]:
         """What `manifest.json` says under `device`."""
@@ -202,22 +238,22 @@ def choose(
         ConfigError: a device is not here, or the precision is none for it.
     """
     kind, numbers = parse_devices(devices)
-    start(max(numbers, default=0) + 1 if kind == "cpu" else 1, 1 if shards > 1 else 0, gpus=kind != "cpu")
+    opened = {"cpu": (), "auto": (0,), "gpu": numbers or (0,), "mirrored": None}[kind]
+    start(max(numbers, default=0) + 1 if kind == "cpu" else 1, 1 if shards > 1 else 0, opened)
     import tensorflow as tf
     from tensorflow.python.framework.config import is_op_determinism_enabled  # which the public API only sets
 
-    def found(kind: str) -> list[str]:
-        return [device.name.rpartition("device:")[2] for device in tf.config.list_logical_devices(kind.upper())]
-
-    default = (found("gpu") or found("cpu"))[0]
-    if kind in ("auto", "mirrored"):
-        everyone = kind == "mirrored"
+    seen = {one: _seen(one) for one in ("gpu", "cpu")}
+    default = next(iter([*seen["gpu"].values(), *seen["cpu"].values()]))
+    if kind == "mirrored":
+        kind = "gpu" if seen["gpu"] or _gpus["hidden"] else "cpu"
+        numbers = (*seen[kind], *(_gpus["hidden"] if kind == "gpu" else ()))
+    elif kind == "auto":
         kind = default[:3].lower()
-        numbers = tuple(range(len(found(kind)))) if everyone else (0,)
-    numbers = numbers or (0,)
-    if missing := [number for number in numbers if number >= len(found(kind))]:
-        raise ConfigError(f"devices.devices = {devices}: {_why_missing(kind, missing[0], found(kind))}")
-    chosen = tuple(found(kind)[number] for number in numbers)
+    numbers = numbers or (next(iter(seen[kind]), 0),)
+    if missing := [number for number in numbers if number not in seen[kind]]:
+        raise ConfigError(f"devices.devices = {devices}: {_why_missing(kind, missing[0], seen[kind])}")
+    chosen = tuple(seen[kind][number] for number in numbers)
     precision = _settle_precision(precision, kind, chosen[0])
     if len(chosen) > 1:
         strategy, name = _mirrored(chosen), "mirrored"
@@ -251,25 +287,34 @@ def prepare(wish: Devices) -> None:
         placement_for(wish)
 
 
-def _why_missing(kind: str, number: int, found: list[str]) -> str:
-    if kind == "cpu":
-        return (
-            f"TensorFlow has started with {len(found)} CPU device{'s' * (len(found) > 1)} and cannot make CPU:{number} "
-            "any more. Choose it in the first training of a process."
-        )
+def _seen(kind: str) -> dict[int, str]:
+    """TensorFlow's logical devices by the numbers that a choice has, as 1 of gpu:1."""
     import tensorflow as tf
 
-    if not found and tf.config.list_physical_devices("GPU"):
+    names = [device.name.rpartition("device:")[2] for device in tf.config.list_logical_devices(kind.upper())]
+    own = kind == "gpu" and len(names) == len(_gpus["seen"])  # not where the caller made several of a GPU
+    return dict(zip(_gpus["seen"] if own else range(len(names)), names, strict=True))
+
+
+def _why_missing(kind: str, number: int, seen: dict[int, str]) -> str:
+    if kind == "cpu":
         return (
-            "this process began with devices = cpu, for which TensorFlow sees no GPU. Choose the GPU in the first "
-            "training of a process."
+            f"TensorFlow has started with {len(seen)} CPU device{'s' * (len(seen) > 1)} and cannot make CPU:{number} "
+            "any more. Choose it in the first training of a process."
         )
-    if not found:
+    names = ", ".join(f"GPU:{one}" for one in sorted({*seen, *_gpus["hidden"]}))
+    if number in _gpus["hidden"]:
+        began = ", ".join(f"GPU:{one}" for one in seen) or "the CPU"
+        return (
+            f"this process began with {began}, and TensorFlow cannot open GPU:{number} any more. Choose it in the "
+            "first call of a process."
+        )
+    if not names:
         return (
             "TensorFlow sees no GPU here. Choose auto or cpu; `kerascls devices` shows what there is, and "
             "`pip install 'kerascls[cuda]'` brings NVIDIA's libraries."
         )
-    return f"there is no GPU:{number}. TensorFlow sees {', '.join(found)}."
+    return f"there is no GPU:{number}. This machine has {names}."
 
 
 def _settle_precision(precision: str, kind: str, device: str) -> str:
@@ -300,7 +345,7 @@ def _gpu_details(device: str) -> dict[str, Any]:
     """`device_name` and `compute_capability` of a GPU, where TensorFlow knows them (not run on a GPU)."""
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     number = int(device.removeprefix("GPU:"))
     return tf.config.experimental.get_device_details(gpus[number]) if number < len(gpus) else {}
 
@@ -348,7 +393,7 @@ def survey() -> dict[str, Any]:
     Returns:
         `{"devices": [names], "choices": {choice: {"device": as manifest.json's} or {"error": text}}}`.
     """
-    start()
+    start(gpus=None)
     import tensorflow as tf
 
     found = [device.name.rpartition("device:")[2] for device in tf.config.list_logical_devices()]

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -133,18 +134,126 @@ def test_out_of_memory_names_a_batch_size_to_try(monkeypatch):
     assert json.loads(Path("run/manifest.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize("choice, grown, hidden", [("auto", ["gpu 0", "gpu 1"], False), ("cpu", [], True)])
-def test_a_training_on_the_cpu_opens_no_gpu(choice, grown, hidden, monkeypatch):
-    """What TensorFlow is told before it starts, on a machine with two GPUs; not run on a GPU."""
+@pytest.fixture
+def three_gpus(monkeypatch):
+    """What TensorFlow is told on a machine with three GPUs, in a process that has not begun; not run on a GPU."""
     import tensorflow as tf
 
-    told, of = {"grown": [], "visible": []}, {"GPU": ["gpu 0", "gpu 1"], "CPU": ["cpu 0"]}
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: of[kind])
-    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *which: told["visible"].append(which))
-    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: told["grown"].append(gpu))
+    told = SimpleNamespace(visible=["gpu 0", "gpu 1", "gpu 2"], grown=[], running=False)
+
+    def before_it_runs(change):
+        def changed(*arguments):
+            if told.running:
+                raise RuntimeError("cannot be modified after being initialized")
+            change(*arguments)
+
+        return changed
+
+    def logical(kind="CPU"):
+        return [SimpleNamespace(name=f"/device:{kind}:{i}") for i in range(len(told.visible) if kind == "GPU" else 1)]
+
+    def see(gpus, kind):
+        told.visible = gpus
+
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: told.visible)
+    monkeypatch.setattr(tf.config, "list_logical_devices", logical)
+    monkeypatch.setattr(tf.config, "set_visible_devices", before_it_runs(see))
+    grow = before_it_runs(lambda gpu, on: told.grown.append(gpu))
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
+    monkeypatch.setattr(devices, "_mirrored", lambda chosen: None)
+    monkeypatch.setattr(devices, "_share", lambda: math.inf)
+    monkeypatch.setattr(devices, "_gpus", {"seen": (), "hidden": ()})
     monkeypatch.setattr(devices.start, "done", False)
+    return told
+
+
+@pytest.mark.parametrize(
+    "choice, opened, strategy, logical",
+    [
+        ("auto", ["gpu 0"], "default", ("GPU:0",)),
+        ("gpu", ["gpu 0"], "default", ("GPU:0",)),
+        ("gpu:1", ["gpu 1"], "default", ("GPU:0",)),
+        ("gpu:0,2", ["gpu 0", "gpu 2"], "mirrored", ("GPU:0", "GPU:1")),
+        ("gpu:2,1", ["gpu 2", "gpu 1"], "mirrored", ("GPU:0", "GPU:1")),
+        ("mirrored", ["gpu 0", "gpu 1", "gpu 2"], "mirrored", ("GPU:0", "GPU:1", "GPU:2")),
+        ("cpu", [], "default", ("CPU:0",)),
+    ],
+)
+def test_a_training_opens_the_gpus_that_it_asks_for_alone(choice, opened, strategy, logical, three_gpus, capsys):
+    place = devices.choose(choice)
+    assert three_gpus.visible == three_gpus.grown == opened
+    assert (place.strategy_name, place.devices) == (strategy, logical)
+    if choice == "gpu:0,2":
+        assert place.sharing(64) == "mirrored on GPU:0, GPU:2: 64 images a step, 32 a device"
+    assert devices.choose(choice) == place and capsys.readouterr().err == ""
+
+
+def test_what_does_not_train_opens_the_first_gpu_and_devices_lists_all(three_gpus, monkeypatch):
+    devices.start()
+    assert three_gpus.visible == three_gpus.grown == ["gpu 0"]
+    # No command asks for more.
+    calls = re.compile(r"devices\.start\((.*)\)")
+    found = [
+        call for path in (REPOSITORY / "kerascls").rglob("*.py") for call in calls.findall(path.read_text("utf-8"))
+    ]
+    assert len(found) > 8 and set(found) == {""}
+    three_gpus.visible, three_gpus.grown = ["gpu 0", "gpu 1", "gpu 2"], []
+    monkeypatch.setattr(devices.start, "done", False)
+    monkeypatch.setattr(devices, "choose", lambda *wish: SimpleNamespace(describe=dict))
+    devices.survey()
+    assert three_gpus.visible == three_gpus.grown == ["gpu 0", "gpu 1", "gpu 2"]
+
+
+@pytest.mark.parametrize(
+    "first, then, told",
+    [
+        ("auto", "gpu:1", "this process began with GPU:0, and TensorFlow cannot open GPU:1 any more. Choose it in the"),
+        ("auto", "mirrored", "devices.devices = mirrored: this process began with GPU:0, and TensorFlow cannot open"),
+        ("gpu:1", "gpu:0,1", "this process began with GPU:1, and TensorFlow cannot open GPU:0 any more."),
+        ("cpu", "gpu", "this process began with the CPU, and TensorFlow cannot open GPU:0 any more."),
+        ("cpu", "mirrored", "this process began with the CPU"),
+        ("gpu:1", "gpu:7", "there is no GPU:7. This machine has GPU:0, GPU:1, GPU:2."),
+        ("gpu:1", "cpu:1", "has started with 1 CPU device and cannot make CPU:1 any more."),
+    ],
+)
+def test_a_gpu_that_cannot_be_opened_any_more_is_one_line(first, then, told, three_gpus):
+    devices.choose(first)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        devices.choose(then)
+
+
+def test_a_gpu_that_is_not_here_leaves_the_first_for_the_next_training(three_gpus):
+    with pytest.raises(ConfigError, match=re.escape("there is no GPU:7. This machine has GPU:0, GPU:1, GPU:2.")):
+        devices.choose("gpu:7")
+    assert devices.choose("gpu").devices == ("GPU:0",) and three_gpus.visible == ["gpu 0"]
+
+
+@pytest.mark.parametrize("choice, logical", [("gpu:1", "GPU:1"), ("cpu", "CPU:0"), ("mirrored", "GPU:2")])
+def test_what_a_running_tensorflow_keeps_is_told_once(choice, logical, three_gpus, capsys, monkeypatch):
+    three_gpus.running = True
+    place = devices.choose(choice)
     devices.choose(choice)
-    assert told == {"grown": grown, "visible": [([], "GPU")] if hidden else []}
+    stays = "" if choice == "mirrored" else "all 3 GPUs that it sees stay open; "
+    assert capsys.readouterr().err == (
+        f"TensorFlow ran in this process before kerascls, so that {stays}GPU memory does not grow as needed. Call "
+        "kerascls first to have it otherwise.\n"
+    )
+    assert place.devices[-1] == logical and len(three_gpus.visible) == 3
+
+
+def test_threads_beyond_a_containers_share_are_told_where_tensorflow_runs_already():
+    program = """
+import tensorflow as tf
+tf.zeros(1)
+from kerascls import devices
+devices._schedulable, devices.cores = (lambda: 64), (lambda: 2)
+devices.start(), devices.start()
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert [line for line in process.stderr.splitlines() if "kerascls" in line] == [
+        "TensorFlow ran in this process before kerascls, so that it has more threads than this container's 2 cores. "
+        "Call kerascls first to have it otherwise."
+    ]
 
 
 def test_xla_that_cannot_be_is_said(capsys):
