@@ -270,7 +270,7 @@ class Fit:
         """
         import keras
 
-        from kerascls.pipeline import balanced_class_weight
+        from kerascls.pipeline import ahead_on, balanced_class_weight
         from kerascls.steps import TrainingModel
 
         self.data = data
@@ -283,7 +283,7 @@ class Fit:
         device, each = self.placement, self.steps_per_execution(steps)
         if place.step % each and place.step < steps:
             each = 1  # it was interrupted under another number, which changes no bits
-        # A GPU's batches come from tf.data, on the CPU, while it computes (not run on a GPU).
+        # A GPU's batches come from tf.data, on the CPU, and cross over while it computes (not run on a GPU).
         gather = data.batches.gather if (device.kind, device.strategy_name) == ("cpu", "default") else None
         rate = learning_rate(train, steps)
         with device.strategy.scope():
@@ -327,6 +327,8 @@ class Fit:
         )
         if self.profile and state is None and not place.phase:
             self.time_steps(model, train, steps, fed)
+        if (device.kind, device.strategy_name) == ("gpu", "default"):  # only now: nothing on the CPU may follow it
+            fed = ahead_on(device.devices[0], fed)
         history = model.fit(
             fed,
             initial_epoch=place.epoch,

@@ -1,5 +1,7 @@
 """Starting TensorFlow without its noise, and saying what there is."""
 
+import csv
+import dataclasses
 import json
 import math
 import re
@@ -14,7 +16,7 @@ import pytest
 from conftest import REPOSITORY, here, one_line_error, small_npz
 
 import kerascls
-from kerascls import devices
+from kerascls import devices, pipeline
 from kerascls.catalog import recipe_names
 from kerascls.config import load_config
 from kerascls.errors import ConfigError, TrainingFailed
@@ -436,6 +438,49 @@ print(json.dumps([Run.open("run").manifest["device"], result.test["examples"]]))
 """
     device, examples = on_two(program)
     assert (device["strategy"], device["count"], examples) == ("one_device", 1, 12)
+
+
+def test_batches_lie_on_the_device_ahead_with_the_bits_order_and_places_that_they_had():
+    """As on a GPU, tried on a second logical CPU device; not run on a GPU."""
+    program = """
+import itertools, numpy as np, tensorflow as tf
+from kerascls.datasets import Split
+from kerascls.pipeline import TrainingBatches, ahead_on
+images = np.arange(11 * 4 * 4, dtype=np.uint8).reshape(11, 4, 4, 1)
+batches = TrainingBatches(Split(images, np.arange(11) % 3, np.arange(11)), 3, 4, seed=5)
+
+def taken(dataset, count):
+    return [[part.numpy().tolist() for part in batch] for batch in itertools.islice(dataset, count)]
+
+ahead = {part.device[-5:] for part in next(iter(ahead_on("CPU:1", batches.dataset())))}
+plain = taken(batches.dataset(), 9)
+iterator = iter(ahead_on("CPU:1", batches.dataset()))
+
+@tf.function(autograph=False)
+def two(iterator):  # inside a function, as a step takes them
+    return next(iterator), next(iterator)
+
+same = [[part.numpy().tolist() for part in batch] for _ in range(3) for batch in two(iterator)] == plain[:6]
+resumed = taken(ahead_on("CPU:1", batches.dataset(1, 2)), 4) == plain[5:]
+print(json.dumps([sorted(ahead), same, resumed, len(plain[2][0])]))
+"""
+    assert on_two(program) == [["CPU:1"], True, True, 3]
+
+
+def test_a_training_on_a_gpu_takes_batches_that_lie_there(monkeypatch):
+    """The default road of a GPU, with the CPU in its place; not run on a GPU."""
+    small_npz("data.npz", count=30)
+    change = {"augment": {"policy": []}}
+    runs = [kerascls.train("mnist_cnn", data="data.npz", epochs=2, batch_size=8, out="one", overrides=change).path]
+    asked, plain = [], pipeline.ahead_on
+    choose, describe = devices.choose, devices.Placement.describe
+    monkeypatch.setattr(devices, "choose", lambda *wish: dataclasses.replace(choose(*wish), kind="gpu"))
+    monkeypatch.setattr(devices.Placement, "describe", lambda self: describe(dataclasses.replace(self, kind="cpu")))
+    monkeypatch.setattr(pipeline, "ahead_on", lambda device, fed: asked.append(device) or plain(device, fed))
+    runs.append(kerascls.train("mnist_cnn", data="data.npz", epochs=2, batch_size=8, out="two", overrides=change).path)
+    assert asked == ["CPU:0"]
+    losses = [[row["loss"] for row in csv.DictReader((run / "history.csv").read_text().splitlines())] for run in runs]
+    assert losses[0] == losses[1] and len(losses[0]) == 2
 
 
 def test_different_networks_train_in_turn_on_the_same_devices_in_any_thread():
