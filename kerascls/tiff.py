@@ -61,9 +61,10 @@ def to_8_bits(image: Any, encoded: bytes) -> Any:
     if image.mode == "F":
         samples = np.asarray(image)
         low, high = samples.min(), samples.max()
-        if not (low >= 0 and high <= 1):  # NaN too
+        if not (low >= 0 and high <= 1):  # NaN and infinity too
+            span = f"from {low:g} to {high:g}" if np.isfinite([low, high]).all() else "that are not all finite"
             raise DataError(
-                f"is a TIFF of floats from {low:g} to {high:g}, which are read from 0 to 1: scale them to that, or "
+                f"is a TIFF of floats {span}, which are read from 0 to 1: scale them to that, or "
                 "convert it to 8 or 16 bits."
             )
         return Image.fromarray(np.rint((1 - samples if white_is_zero else samples) * 255).astype(np.uint8))

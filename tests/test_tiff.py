@@ -66,7 +66,9 @@ def test_floats_from_0_to_1_become_0_to_255(order, compression):
     for wrong in (2.0, -0.5, np.nan):
         outside = image.copy()
         outside[1, 1] = wrong
-        assert refused(tiff(outside, order, compression=compression)).startswith("floats from ")
+        assert refused(tiff(outside, order, compression=compression)).startswith(
+            "floats that are not all finite, which are read from 0 to 1: " if np.isnan(wrong) else "floats from "
+        )
     assert refused(tiff(image * 255, order, compression=compression)) == (
         "floats from 0 to 255, which are read from 0 to 1: scale them to that, or convert it to 8 or 16 bits."
     )
