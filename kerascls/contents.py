@@ -77,5 +77,8 @@ def seen_by(run: Run) -> Seen | None:
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from None
     if not raw or len(raw) % KEPT:
-        raise RunError(f"{path} is damaged: it has {len(raw)} bytes, no multiple of {KEPT}.")
+        raise RunError(
+            f"{path} is damaged: it has {len(raw)} bytes, no multiple of {KEPT}. Put it back, or remove it: then "
+            "evaluate says that what the run has seen is not known."
+        )
     return Seen(kind, np.frombuffer(raw, f"S{KEPT}"))

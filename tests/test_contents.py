@@ -203,7 +203,7 @@ def test_what_is_not_known_is_said(runs, tmp_path, capsys):
     line = one_line_error("evaluate", "run", capsys=capsys)
     assert "has changed since" in line and "--data" not in line
     (run / "seen.bin").write_bytes(b"123")
-    with pytest.raises(RunError, match=r"seen\.bin is damaged: it has 3 bytes"):
+    with pytest.raises(RunError, match=r"seen\.bin is damaged: it has 3 bytes, .* Put it back, or remove it"):
         kerascls.evaluate(run, data="new")
 
 
