@@ -172,6 +172,8 @@ class Rows:
         return len(self.at)
 
     def __getitem__(self, at: Any) -> np.ndarray:
+        if isinstance(at, tuple):  # of several axes, which NumPy knows best; all rows are copied for it
+            return np.asarray(self)[at]
         return self.array[self.at[at]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

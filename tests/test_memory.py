@@ -289,3 +289,10 @@ def test_a_machine_that_does_not_say_is_taken_for_one_of_eight_gib(monkeypatch):
 
     monkeypatch.setattr(psutil, "virtual_memory", fail)
     assert memory.machine() == (8 * GIB, 8 * GIB)
+
+
+def test_rows_are_indexed_by_several_axes_as_an_array_is():
+    array = np.arange(24).reshape(4, 3, 2)
+    rows = memory.Rows.of(array, np.array([2, 0, 3]))
+    for at in ((slice(None), 0, 1), (..., 1), (1, 2), ([0, 2], slice(1, 3))):
+        assert np.array_equal(rows[at], array[[2, 0, 3]][at])
