@@ -228,7 +228,10 @@ def run_data(
 
 
 def _others(source: str, data_dir: str | None, classifier: Classifier, download: bool, wish: Data) -> Dataset:
-    """A data set as the classifier takes it; `wish` says what memory it may take and how many images may be bad."""
+    """A data set as the classifier takes it; `wish` says what memory it may take.
+
+    However many images cannot be read, the others are scored: nothing is trained on them, and all are listed.
+    """
     return load_dataset(
         source,
         data_dir,
@@ -237,8 +240,8 @@ def _others(source: str, data_dir: str | None, classifier: Classifier, download:
         background=classifier.card.background,
         resize=classifier.card.resize,
         cache_mb=wish.cache_mb,
-        on_bad_image=wish.on_bad_image,
-        max_bad_share=wish.max_bad_share,
+        on_bad_image="skip",
+        max_bad_share=1.0,
         classes=classifier.class_names,
     )
 
