@@ -434,10 +434,10 @@ def test_evaluate_says_what_it_leaves_out_of_a_folder(folder, digits_run, tmp_pa
     code, _, err = here("predict", digits_run, "--data", folder, "--split", "train", capsys=capsys)
     assert code == 0 and "left out: 0/0.png: is empty. Expected PNG" in err
     assert "left out: 0/0.png: is empty" in here("show", folder, "--plot", "a.png", capsys=capsys)[2]
-    for i in range(1, 5):  # more than a training would allow
-        (folder / "0" / f"{i}.png").write_bytes(b"")
+    for path in sorted((folder / "0").iterdir())[1:5]:  # more than a training would allow
+        path.write_bytes(b"")
     code, out, err = here("evaluate", digits_run, "--data", folder, "--json", capsys=capsys)
-    assert code == 0 and json.loads(out)["examples"] == 19 and "left out: 0/4.png: is empty" in err
+    assert code == 0 and json.loads(out)["examples"] == 19 and err.count("is empty") == 5
 
 
 def test_an_image_replaced_by_another_while_it_is_streamed_stops_the_training(folder, capsys, monkeypatch):
