@@ -377,9 +377,8 @@ class Server:
             told = json.loads(body)
             assert list(told) == ["error"] and "bug" not in told["error"], told
         until = time.time() + 3
-        while (
-            self.app.held or self.app.app.router.lifespan_context.__self__.batcher.under_way
-        ) and time.time() < until:
+        models = self.app.app.router.lifespan_context.__self__.models.values()
+        while (self.app.held or any(model.batcher.under_way for model in models)) and time.time() < until:
             time.sleep(0.01)
         assert self.app.held == 0, f"{self.app.held} bytes of bodies are still held"
 

@@ -378,7 +378,7 @@ def test_one_bad_image_of_few_is_left_out_and_two_are_too_many(folder):
     assert str(error.value) == (
         f"Folder {folder}: 3 of 24 images cannot be read, and data.max_bad_share = 0.05 allows 2. The first: "
         "a/0.png: is empty; a/2.png: is empty; a/4.png: is empty. Repair or remove them, or go on without them: "
-        "--set data.max_bad_share=0.125"
+        'overrides={"data": {"max_bad_share": 0.125}}'
     )
     assert len(load(folder, max_bad_share=0.125).skipped) == 3
     with pytest.raises(DataError, match="data.max_bad_share = 0 allows 0"):

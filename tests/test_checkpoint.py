@@ -458,7 +458,7 @@ def test_averaged_weights_have_their_own_moments():
     model = keras.saving.load_model("run/model.keras")
     train = with_all_splits(load_dataset("data.npz"), 0.08, 0.1).splits["train"]
     first = keras.Model(model.inputs, model.get_layer("conv1").output)
-    seen = first.predict(train.images.astype("float32"), verbose=0)
+    seen = first.predict(np.asarray(train.images, "float32"), verbose=0)
     np.testing.assert_allclose(model.get_layer("bn1").moving_mean, seen.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.get_layer("bn1").moving_variance, seen.var((0, 1, 2)), rtol=1e-4)
     row = Path("run/history.csv").read_text().splitlines()[-1].split(",")

@@ -102,7 +102,7 @@ def whole(tmp_path_factory):
 
 
 # Of the folder, of the first epoch's model, of the samples, of a picture.
-@pytest.mark.parametrize("free", [8192, 20_000, 150_000, 400_000])
+@pytest.mark.parametrize("free", [8192, 60_000, 200_000, 450_000])
 def test_a_training_goes_on_when_there_is_room_again(filled, disk, free, whole):
     code, told, new = filled(free, "train", *TRAIN, "--out", "new")
     assert code == 1 and len(told) == 1 and "No space left on device" in told[0] and ".kerascls-" not in told[0], told

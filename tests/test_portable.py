@@ -18,6 +18,8 @@ from kerascls import files
 SITE = """
 import ctypes, importlib.abc, os, shutil, sys
 
+import psutil  # whose modules for this system need what those for others do not
+
 LACKS = {"fcntl", "resource", "termios", "pwd", "grp"}
 
 class Finder(importlib.abc.MetaPathFinder):

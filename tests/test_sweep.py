@@ -179,7 +179,8 @@ def test_a_failed_training_costs_no_other_and_is_last(tiny, capsys):
     )
     assert code == 0, err
     lines = out.splitlines()
-    assert "scale=0.01" in lines[1] and lines[2].split()[0] == "failed" and "model.scale=0.01" in lines[-1]
+    head, best, worst = next(lines[i : i + 3] for i in range(len(lines)) if "accuracy" in lines[i])
+    assert "scale=0.01" in best and worst.split()[0] == "failed" and "model.scale=0.01" in lines[-1]
     assert "The loss became" in rows_of("saved_models/sweep-folder_scratch.csv")[0]["error"]
 
 
