@@ -268,6 +268,8 @@ def bind_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
         raise DataError(
             f"{dataset.name} has {len(unknown)} class{'es' * (len(unknown) > 1)} that the run does not know: "
             f"{', '.join(unknown[:5])}. The run knows {', '.join(class_names[:10])}."
+            + " A model file without names is given them by --class-names FILE."
+            * all(map(str.isdigit, class_names))
         )
     return rename(dataset, class_names)
 

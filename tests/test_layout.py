@@ -305,6 +305,7 @@ def test_a_folder_of_one_class_or_some_is_scored_but_not_trained_on(root, digits
     root("7/1.png", "d/1.png")
     line = one_line_error("evaluate", digits_run, "--data", "d", capsys=capsys)
     assert "d has 1 class that the run does not know: d. The run knows 0, 1, 2" in line
+    assert line.endswith("A model file without names is given them by --class-names FILE.")
 
 
 def test_a_folder_whose_splits_lack_classes_is_scored(root, digits_run, capsys):
