@@ -1,5 +1,6 @@
 """What all tests share. No test sees the network, the user's data, or the folder that pytest was started in."""
 
+import gc
 import io
 import os
 import struct
@@ -28,6 +29,9 @@ def isolated(tmp_path_factory):
     from kerascls import devices
 
     devices.start()
+    gc.freeze()  # TensorFlow's objects, which every training would else go through: 0.25 seconds each time
+    yield
+    gc.unfreeze()  # Hypothesis, which pytest imports at the end, asks who refers to a library's random numbers
 
 
 @pytest.fixture(autouse=True)

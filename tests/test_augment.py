@@ -487,6 +487,7 @@ def test_a_network_trains_under_every_policy(entry):
     assert all(np.isfinite(weights).all() for weights in trained([entry]))
 
 
+@pytest.mark.slow
 def test_a_long_policy_trains_to_the_same_weights_twice():
     names = ("image_data_generator", "random_resized_crop", "color_jitter", "rand_augment", "cutout", "mixup", "cutmix")
     policy = [POLICIES[name] for name in names]
@@ -499,6 +500,7 @@ def test_xla_is_asked_for_only_without_a_policy():
     assert not TrainingModel(classifier, [{"name": "flip"}]).supports_jit
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_the_same_graph_with_and_without_a_policy(tmp_path):
     small_npz("data.npz")
     policies = {"plain": [], "augmented": [{"name": "rotation"}, {"name": "mixup"}]}

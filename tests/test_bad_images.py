@@ -440,6 +440,7 @@ def test_evaluate_says_what_it_leaves_out_of_a_folder(folder, digits_run, tmp_pa
     assert code == 0 and json.loads(out)["examples"] == 19 and err.count("is empty") == 5
 
 
+@pytest.mark.slow
 def test_an_image_replaced_by_another_while_it_is_streamed_stops_the_training(folder, capsys, monkeypatch):
     create = Run.create.__func__
 

@@ -43,6 +43,7 @@ while time.time() < until:
 """
 
 
+@pytest.mark.slow
 def test_who_lists_clears_and_computes_at_once_is_not_in_each_others_way(tmp_path, monkeypatch):
     monkeypatch.setenv("KERASCLS_CACHE", str(tmp_path / "cache"))
     racers = [
@@ -108,6 +109,7 @@ def test_the_cache_keeps_to_its_limit_and_the_oldest_go_first(tiny, monkeypatch)
         cache.cache_limit()
 
 
+@pytest.mark.slow
 def test_room_is_made_for_a_whole_training_at_once(tiny, monkeypatch):
     views = {"features": {"views": 4}, **FLIP}
     monkeypatch.setattr(cache, "cache_limit", lambda: 7_000)  # 43 and 5 images of 8 numbers: 4 x 1,376 + 160 bytes

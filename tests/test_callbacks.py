@@ -151,6 +151,7 @@ def test_much_time_left_is_told_once_with_what_takes_less(monkeypatch, capsys):
         assert capsys.readouterr().err == told
 
 
+@pytest.mark.slow
 def test_a_network_with_a_frozen_backbone_can_be_trained_in_less_time(tmp_path):
     """By features once an image, where they can be, and by smaller images."""
     Path("pets/dark").mkdir(parents=True)

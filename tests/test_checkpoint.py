@@ -37,13 +37,8 @@ class Killed(BaseException):
     """What no handler of ours expects, as a kill."""
 
 
-SCENARIOS = [
-    "mnist_cnn",
-    *[pytest.param(name, marks=pytest.mark.slow) for name in ("everything", "features", "shared")],
-]
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["mnist_cnn", "everything", "features", "shared"])
 def test_a_training_killed_at_any_write_ends_with_the_same_bits(scenario, tmp_path):
     truth, _ = endure.peaceful(scenario, tmp_path / "peace")
     kills = iter([{"kind": "kill", "at": 11}, {"kind": "kill", "at": 14}])
@@ -77,7 +72,8 @@ def test_a_training_killed_while_it_is_scored_is_only_scored(tmp_path, monkeypat
     assert features[0]["accuracy_difference"] == features[1]["accuracy_difference"]
 
 
-@pytest.mark.parametrize("after", [2, 4, 5])  # in [train] behind its best epoch, at its end, in [finetune]
+# In [train] behind its best epoch, at its end, in [finetune].
+@pytest.mark.parametrize("after", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_fine_tuning_begins_from_the_kept_epoch_whenever_the_run_was_killed(monkeypatch, after):
     train = '[train]\nepochs = 4\nbatch_size = 8\noptimizer = "sgd"\nlearning_rate = 0.3\n'
     recipe = tiny_transfer(f'{train}[finetune]\nepochs = 2\nunfreeze = "conv2"\n', count=24)
@@ -151,6 +147,7 @@ def test_ctrl_c_saves_within_an_epoch_and_the_run_goes_on(tmp_path, capsys):
     assert load_config(command[1], {"train": {"epochs": 4}}).train.epochs == 4
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_validation_loses_none_of_the_epoch(tmp_path):
     (tmp_path / "recipe.toml").write_text(endure.EVERYTHING.replace("epochs = 8", "epochs = 2"))
     kerascls.train("recipe.toml", out="whole")
@@ -274,6 +271,7 @@ def test_a_training_that_is_under_way_is_neither_taken_up_nor_offered(monkeypatc
     assert (run.path / "model.keras").stat() == before and not (run.path / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_the_same_command_again_offers_the_run_that_was_ended(monkeypatch, capsys):
     ended(None, 2, monkeypatch)
     offered = []
@@ -325,6 +323,7 @@ def test_your_own_code_runs_only_where_it_is_typed(monkeypatch, tmp_path):
     assert kerascls.train("recipe.toml", resume="run").status == "complete"
 
 
+@pytest.mark.slow
 def test_data_that_was_moved_is_named(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 28, 28, 1), np.uint8), np.arange(60) % 3
@@ -351,6 +350,7 @@ def test_data_that_was_moved_is_named(tmp_path, monkeypatch):
         kerascls.train("mnist_cnn", resume="again", data=other, epochs=2)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_name_of_its_data_and_its_seconds(tmp_path, monkeypatch):
     """Gone on with where its data have another name, to the bytes that it would have had."""
     tree = {f"{kind}/{i}.png": i for kind in ("ape", "bee") for i in range(8)}
@@ -425,6 +425,7 @@ def test_sigterm_ends_a_training_as_ctrl_c_does(tmp_path):
     assert checkpoint.read(tmp_path / "run").place.epoch >= 1
 
 
+@pytest.mark.slow
 def test_moving_averages_are_what_is_validated_and_saved(tmp_path):
     recipe = endure.EVERYTHING.replace("epochs = 8", "epochs = 2").replace('keep = "last"', "")
     (tmp_path / "recipe.toml").write_text(recipe)
@@ -465,6 +466,7 @@ def test_averaged_weights_have_their_own_moments():
     assert float(row[4]) == pytest.approx(result.validation["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_averages_with_moments_and_dropout_go_on_to_the_same_bits(monkeypatch):
     recipe = endure.EVERYTHING.replace("epochs = 8", "epochs = 2\nsteps_per_execution = 5")
     Path("mine.toml").write_text(recipe)
@@ -484,6 +486,7 @@ def test_a_checkpoint_of_another_network_is_refused(monkeypatch):
         kerascls.train(resume="run")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_says_what_no_training_does_is_refused(monkeypatch):
     """Each part of its JSON, of another type or out of the recipe's range: one line, and the run stays as it was."""
     ended(Path("run"), 2, monkeypatch)

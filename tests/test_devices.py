@@ -88,6 +88,7 @@ def test_auto_precision_is_bfloat16_where_the_processor_has_it(monkeypatch):
         assert devices.choose("cpu", "auto").precision == precision
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16_is_saved_in_float32():
     import keras
 
@@ -243,6 +244,7 @@ def test_what_a_running_tensorflow_keeps_is_told_once(choice, logical, three_gpu
     assert place.devices[-1] == logical and len(three_gpus.visible) == 3
 
 
+@pytest.mark.slow
 def test_threads_beyond_a_containers_share_are_told_where_tensorflow_runs_already():
     program = """
 import tensorflow as tf
@@ -329,6 +331,7 @@ def assert_alike(found, tolerance):
     assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=10 * tolerance)
 
 
+@pytest.mark.slow
 def test_shards_give_each_operation_one_thread_and_train_on_one_cpu_alone():
     program = """
 import json
@@ -391,6 +394,7 @@ def test_two_devices_train_as_one_for_three_epochs_of_many_batches(model, shape,
     assert_alike(on_two(program), tolerance)
 
 
+@pytest.mark.slow
 def test_replicas_draw_augmentation_and_dropout_of_their_own():
     program = """
 import keras, numpy as np, tensorflow as tf
@@ -429,6 +433,7 @@ print(json.dumps(found))
     assert two["states"][0] == one["states"][0] and two["states"][1] != one["states"][0]
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_tensorflows_own_trains_and_scores():
     small_npz("data.npz", count=12)
     program = """
@@ -440,6 +445,7 @@ print(json.dumps([Run.open("run").manifest["device"], result.test["examples"]]))
     assert (device["strategy"], device["count"], examples) == ("one_device", 1, 12)
 
 
+@pytest.mark.slow
 def test_batches_lie_on_the_device_ahead_with_the_bits_order_and_places_that_they_had():
     """As on a GPU, tried on a second logical CPU device; not run on a GPU."""
     program = """
@@ -483,6 +489,7 @@ def test_a_training_on_a_gpu_takes_batches_that_lie_there(monkeypatch):
     assert losses[0] == losses[1] and len(losses[0]) == 2
 
 
+@pytest.mark.slow
 def test_different_networks_train_in_turn_on_the_same_devices_in_any_thread():
     small_npz("data.npz", count=12)
     program = """

@@ -179,6 +179,7 @@ def test_what_always_answering_the_largest_class_scores_is_said_where_classes_ar
 # Exports and files
 
 
+@pytest.mark.slow
 def test_an_export_is_scored_as_its_run_is(digits_run, tmp_path):
     run = shutil.copytree(digits_run, tmp_path / "run")
     expected = kerascls.evaluate(run, pictures=False)

@@ -157,7 +157,8 @@ def open_bytes(path):
         return file.read()
 
 
-SLOW = ("keras", "h5", "weights")  # alike to one another; TensorFlow is imported for each damage
+# TensorFlow is imported for each damage, and those of LiteRT are alike to one another.
+SLOW = ("keras", "h5", "weights", "saved_model", "litert_float16", "litert_int8")
 
 
 @pytest.mark.parametrize(
@@ -225,6 +226,7 @@ def test_a_saved_model_cuts_files_of_its_own_size_and_takes_such_pixels_as_they_
         assert abs(prediction.probability - as_file.max()) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_saved_model_that_resizes_otherwise_is_caught_whatever_its_card_says(digits_run, tmp_path, monkeypatch):
     run = shutil.copytree(digits_run, tmp_path / "run")
     kind = export_module.FORMATS["saved_model"]
@@ -255,6 +257,7 @@ def test_a_failed_proof_is_exit_3_and_all_goes_on_to_the_next(digits_run, tmp_pa
     assert sorted(path.name for path in (run / "exports").iterdir()) == ["export.json", "model.tflite"]
 
 
+@pytest.mark.slow
 def test_more_images_of_every_kind_are_compared_and_broken_ones_told(digits_run, tmp_path, capsys):
     from PIL import Image
 
@@ -330,6 +333,7 @@ def test_the_command_line_names_the_formats_that_there_are():
     assert cli.EXPORT_FORMATS == tuple(export_module.FORMATS)
 
 
+@pytest.mark.slow
 def test_exports_replace_their_elders_but_nothing_else(exported, tmp_path, capsys):
     run, _ = exported
     again = kerascls.export(run, "saved_model")
@@ -344,6 +348,7 @@ def test_exports_replace_their_elders_but_nothing_else(exported, tmp_path, capsy
     assert code == 0 and out.splitlines()[-1] == str(tmp_path / "mine.h5")
 
 
+@pytest.mark.slow
 def test_a_run_without_samples_is_proven_on_noise(digits_run, tmp_path):
     run = shutil.copytree(digits_run, tmp_path / "run")
     shutil.rmtree(run / "samples")

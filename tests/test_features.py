@@ -144,6 +144,7 @@ def test_two_runs_from_the_same_features_are_equal_and_the_second_computes_nothi
     assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_from_the_head_that_features_trained(tiny):
     change = {
         "features": {"views": 2},
@@ -163,6 +164,7 @@ def test_fine_tuning_goes_on_from_the_head_that_features_trained(tiny):
         assert "accuracy_difference" not in manifest(precision)["features"]  # the kept epoch saw images
 
 
+@pytest.mark.slow
 def test_bf16_is_computed_where_the_processor_has_it_and_said_where_not(tiny, monkeypatch, capsys):
     change = {"features": {"views": 1, "precision": "bf16"}}
     monkeypatch.setattr("kerascls.devices._cpu_has_bfloat16", lambda: True)
@@ -185,6 +187,7 @@ def test_one_view_with_a_policy_says_that_nothing_is_drawn(tiny, capsys):
     assert re.search(rf"The saved model has validation accuracy {scored:.4f} on the images; its head had \d", err)
 
 
+@pytest.mark.slow
 def test_the_engine_is_openvino_where_it_is_installed_and_tensorflow_elsewhere(tiny, monkeypatch):
     for name, wish in (("auto", "auto"), ("plain", "tensorflow")):
         kerascls.train(tiny, out=name, overrides={"features": {"views": 1, "engine": wish}})
@@ -198,6 +201,7 @@ def test_the_engine_is_openvino_where_it_is_installed_and_tensorflow_elsewhere(t
     assert not Path("none").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_by_what_computed_its_features_alone(tiny, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

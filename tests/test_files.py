@@ -110,6 +110,7 @@ for i in range(40):
 """
 
 
+@pytest.mark.slow
 def test_writers_at_once_are_not_in_each_others_way(tmp_path):
     start = time.time() + 1
     command = [sys.executable, "-c", RACER]

@@ -250,6 +250,7 @@ def test_the_canvas_is_cut_from_the_files_not_from_the_small_images(tmp_path):
     assert on_canvas(split, (), 0) is split
 
 
+@pytest.mark.slow
 def test_train_a_folder_reports_the_split_and_names_the_broken_file(pets, capsys):
     options = [
         "--epochs",

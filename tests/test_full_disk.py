@@ -102,7 +102,7 @@ def whole(tmp_path_factory):
 
 
 # Of the folder, of the first epoch's model, of the samples, of a picture.
-@pytest.mark.parametrize("free", [8192, 60_000, 200_000, 450_000])
+@pytest.mark.parametrize("free", [8192, *[pytest.param(n, marks=pytest.mark.slow) for n in (60_000, 200_000, 450_000)]])
 def test_a_training_goes_on_when_there_is_room_again(filled, disk, free, whole):
     code, told, new = filled(free, "train", *TRAIN, "--out", "new")
     assert code == 1 and len(told) == 1 and "No space left on device" in told[0] and ".kerascls-" not in told[0], told
@@ -114,6 +114,7 @@ def test_a_training_goes_on_when_there_is_room_again(filled, disk, free, whole):
         shutil.rmtree(disk / "new")
 
 
+@pytest.mark.slow
 def test_a_full_temporary_folder_is_no_fault_of_the_model(
     filled, disk, digits_run, digit_pngs, tmp_path, whole, monkeypatch
 ):

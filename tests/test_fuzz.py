@@ -25,7 +25,11 @@ def workers(tmp_path_factory):
         yield workers
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# These train, or start a process for each case.
+SLOW = ("run", "table", "train")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind in KINDS])
 def test_bad_input_of_every_kind_is_told_in_a_line_and_harms_nothing(workers, kind):
     found = []
 

@@ -90,6 +90,7 @@ def test_a_folder_that_is_opened_again_is_not_read(folder, cache_mb, monkeypatch
     }
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_without_its_folder_being_read(folder, capsys):
     """Where its images are kept; where they are streamed, those of the split that is scored are read."""
     command = ("--epochs", "1", "--out", "run", "--quiet")

@@ -58,6 +58,7 @@ LARGE = np.arange(1300 * 224 * 224 * 3, dtype=np.uint32).astype(np.uint8).reshap
 LABELS = np.arange(1300) % 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to read a process's memory")
 def test_an_npz_whose_splits_are_held_out_of_it_lies_in_memory_once():
     np.savez("large.npz", x_train=LARGE, y_train=LABELS)
@@ -131,6 +132,7 @@ def test_tensorflow_shares_what_it_can_and_copies_the_rest():
         assert memory.can_be_shared(memory.shareable(images)) and np.array_equal(memory.shareable(images), images)
 
 
+@pytest.mark.slow
 def test_batches_are_gathered_on_the_host_whatever_the_device():
     """On a GPU: not run. A second CPU device stands in for it, in a process of its own."""
     program = """

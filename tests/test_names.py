@@ -44,6 +44,7 @@ def test_a_runs_recipe_keeps_the_name_of_its_data(tmp_path):
     assert config_from_toml(text, "folder_scratch", None).data.name == f"./{BAD}"
 
 
+@pytest.mark.slow
 def test_predict_and_explain_name_such_files_in_json_csv_and_pictures(digits_run, digit_pngs, tmp_path, capsys):
     folder = tmp_path / BAD
     folder.mkdir()

@@ -235,7 +235,17 @@ def interrupted(run, folder, batches, csv_file="a.csv", **options):
     return partial
 
 
-@pytest.mark.parametrize("cut", [b"", b"many/64.p", b'"many/64.png,', b"many/64.png,3,0.5,3,0.5\n", b"\0" * 100])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"",
+        b'"many/64.png,',
+        *[
+            pytest.param(cut, marks=pytest.mark.slow)
+            for cut in (b"many/64.p", b"many/64.png,3,0.5,3,0.5\n", b"\0" * 100)
+        ],
+    ],
+)
 def test_an_interrupted_table_is_gone_on_with(digits_run, many, capsys, cut):
     code, whole, _ = here("predict", digits_run, "many", "--csv", "whole.csv", "--json", capsys=capsys)
     assert code == 1

@@ -126,6 +126,7 @@ def test_a_training_in_a_thread_leaves_the_others_state(own_state):
     assert {key for key, value in state().items() if before[key] != value} == set()
 
 
+@pytest.mark.slow
 def test_trainings_repeat_whatever_the_caller_had_set(own_state):
     small_npz("small.npz")
     first = kerascls.train("mnist_cnn", data="small.npz", epochs=1, out="a")

@@ -455,6 +455,7 @@ def test_trust_is_a_flag_of_predict_and_lifts_nothing_else(good, digit_pngs, cap
     assert "Lambda" in one_line_error("predict", good / "lambda.keras", image, "--trust", capsys=capsys)
 
 
+@pytest.mark.slow
 def test_a_server_takes_what_needs_trust_by_the_flag_alone(capsys):
     pytest.importorskip("uvicorn", reason="needs the extra serve: pip install 'kerascls[serve]'")
     path = exported(GRAPHS["WriteFile"])
@@ -670,7 +671,7 @@ def test_what_this_process_has_written_is_read_by_it_while_it_is_unchanged(tmp_p
     assert load(path).class_names == ("a", "b", "c") and len(others) == 1
 
 
-@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+@pytest.mark.parametrize("name", ["m.keras", pytest.param("m.h5", marks=pytest.mark.slow)])
 def test_an_hdf5_that_sends_its_library_round_for_ever_is_refused(good, tmp_path, name):
     """The heap of an attribute's text holds an object of no length: HDF5 looks for the next one where it stands."""
     whole, bad = bytearray((good / f"good{Path(name).suffix}").read_bytes()), tmp_path / name
@@ -683,6 +684,7 @@ def test_an_hdf5_that_sends_its_library_round_for_ever_is_refused(good, tmp_path
 # All of them
 
 
+@pytest.mark.slow
 def test_refusals_import_no_tensorflow_and_take_little_memory(good):
     """One process is asked for files of every kind: neither it nor one that it starts ever has more than MOST_BYTES."""
     bad = [good / "lambda.keras", good / "lambda.h5", exported(GRAPHS["WriteFile"])]
@@ -740,7 +742,10 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * name[0].isupper()) for name in MODELS])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("mnist_cnn", "cifar_cnn_bn") else pytest.mark.slow) for name in MODELS],
+)
 def test_every_file_of_our_own_models_loads(name, tmp_path):
     image_shape, options = MODELS[name]
     model = build_model("transfer" if options else name, image_shape, 3, **options)

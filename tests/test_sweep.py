@@ -82,7 +82,12 @@ def test_every_combination_is_trained_once_a_seed_and_the_table_has_all(tiny, ca
 
 
 @pytest.mark.parametrize(
-    "key, value", [("learning_rate", 0.02), ("label_smoothing", 0.5), ("class_weight", "balanced")]
+    "key, value",
+    [
+        ("learning_rate", 0.02),
+        pytest.param("label_smoothing", 0.5, marks=pytest.mark.slow),
+        pytest.param("class_weight", "balanced", marks=pytest.mark.slow),
+    ],
 )
 def test_a_trial_has_the_validation_score_of_a_training_with_its_settings(tiny, key, value):
     result = kerascls.sweep(tiny, {f"train.{key}": [value]}, out="table.csv")
@@ -95,6 +100,7 @@ def test_a_trial_has_the_validation_score_of_a_training_with_its_settings(tiny, 
     assert not list(Path(".").rglob("*.keras.*")) and not Path("saved_models").exists()
 
 
+@pytest.mark.slow
 def test_sweeps_at_once_have_tables_of_their_own(tiny, monkeypatch):
     module, inner = importlib.import_module("kerascls.sweep"), []
     original = module._fit
@@ -132,6 +138,7 @@ def test_the_test_split_has_no_say(tiny):
     assert (before[0].accuracy, before[0].loss) == (after[0].accuracy, after[0].loss)
 
 
+@pytest.mark.slow
 def test_folds_share_the_features_of_the_whole_train_split(tiny, monkeypatch):
     computed = []
     original = Extractor.extract
@@ -220,6 +227,7 @@ def test_summary_is_worked_by_hand():
     assert table(SweepResult(Path("t.csv"), "complete", trials)).splitlines()[3].split()[0] == "failed"
 
 
+@pytest.mark.slow
 def test_json_lists_the_combinations(tiny, capsys):
     code, out, _ = here(
         "sweep", tiny, "--set", "train.batch_size=8,16", "--json", "--quiet", "--out", "t.csv", capsys=capsys

@@ -45,6 +45,7 @@ def test_a_run_is_the_same_to_the_bit_with_and_without_a_profile(tmp_path, quick
     assert capsys.readouterr().err == ""  # from Python nothing is told unless asked for
 
 
+@pytest.mark.slow
 def test_the_parts_add_up_to_a_step(tmp_path, quick, capsys):
     arguments = ["--data", "digits", "--epochs", 1, "--set", "train.warmup_epochs=0", "--out", tmp_path / "run"]
     code, _, err = here("train", "mnist_cnn", *arguments, "--profile", capsys=capsys)
@@ -118,6 +119,7 @@ def test_devices_that_share_are_refused_before_anything_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_head_on_features_is_timed_alone(tmp_path, quick):
     model = {"name": "transfer", "backbone": str(tiny_backbone(tmp_path / "tiny.keras")), "pixel_range": [0, 1]}
     overrides = {"model": model, "train": {"warmup_epochs": 0}, "features": {"views": 1}}

@@ -90,6 +90,7 @@ def test_samples_hold_the_runs_own_answers(digits_run):
         assert prediction.probability == max(row)
 
 
+@pytest.mark.slow
 def test_no_path_user_or_host_stands_in_a_run(tmp_path):
     data = small_npz(tmp_path / "secret_place.npz")
     out = tmp_path / "run"
@@ -116,6 +117,7 @@ def test_one_seed_gives_the_same_run_twice_and_another_another(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(weights(first), weights(same), strict=True))
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_run_in_another_process(tmp_path):
     small_npz("data.npz", count=30)
     for name in ("a", "b"):
@@ -166,6 +168,7 @@ def test_a_set_smaller_than_a_batch_trains():
     assert result.status == "complete" and result.test["examples"] == 6
 
 
+@pytest.mark.slow
 def test_last_and_best_epochs_are_kept_as_asked(tmp_path):
     small_npz("data.npz", count=30)
     overrides = {"train": {**FAST["train"], "learning_rate": 0.2}}  # far too high: the last epoch is not the best
@@ -188,6 +191,7 @@ def test_early_stopping_stops_early_and_says_so(capsys):
     assert len(manifest["seconds"]["epochs"]) == manifest["best_epoch"] + 2 < 40
 
 
+@pytest.mark.slow
 def test_balanced_class_weight_weighs_every_example_by_its_class(tmp_path):
     generator = np.random.default_rng(0)
     labels = np.array([0] * 36 + [1] * 4)
@@ -245,6 +249,7 @@ def test_what_is_held_out_is_said_and_the_test_split_is_not(capsys):
     assert "held out" not in "".join(first[1])
 
 
+@pytest.mark.slow
 def test_the_fallback_is_announced_written_and_repeated(tmp_path):
     process = command("train", "mnist_cnn", "--epochs", "1", "--quiet", check=0)
     assert "DIGITS STANDS IN FOR IT" in process.stderr
@@ -256,7 +261,14 @@ def test_the_fallback_is_announced_written_and_repeated(tmp_path):
     assert "DIGITS STANDS IN FOR IT" in later.stderr
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipe_names() if load_config(name).data.name == "cifar10"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(name, marks=() if name in ("cifar_cnn", "articles/cifar_cnn") else pytest.mark.slow)
+        for name in recipe_names()
+        if load_config(name).data.name == "cifar10"
+    ],
+)
 def test_every_colour_recipe_takes_a_few_steps_on_shapes(recipe, monkeypatch, capsys):
     monkeypatch.setattr(dataset_module("shapes"), "SIZES", {"train": 40, "validation": 20, "test": 20})
     article = "/" in recipe  # an article's numbers are its data set's: it has no fallback
@@ -304,6 +316,7 @@ def test_seeds_train_once_each_and_end_with_mean_and_range(capsys):
     assert here("train", "mnist_cnn", "--seeds", "0,0", capsys=capsys)[0] == 2
 
 
+@pytest.mark.slow
 def test_progress_is_a_plain_line_an_epoch_and_a_bar_on_a_terminal(tmp_path):
     small_npz("data.npz", count=10)
     arguments = [

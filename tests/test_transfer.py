@@ -166,6 +166,7 @@ def test_a_damaged_file_in_the_cache_is_not_taken_for_weights(empty_folder, monk
         build_model("transfer", (32, 32, 3), 2)
 
 
+@pytest.mark.slow
 def test_random_weights_are_said_in_capitals_and_ever_after(tiny, capsys):
     code, _, err = here(
         "train", tiny, "--set", "model.weights=none", "--set", "finetune.epochs=0", "--out", "run", capsys=capsys
@@ -219,7 +220,7 @@ def test_a_frozen_backbone_is_not_differentiated_through(tiny):
     assert (kinds.count("Conv2DBackpropFilter"), kinds.count("Conv2DBackpropInput")) == (1, 0)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_fine_tuning_changes_what_it_unfreezes_and_nothing_else(tiny, precision):
     result = kerascls.train(tiny, out="run", precision=precision, overrides={"train": {"keep": "last"}})
     with open("run/history.csv", encoding="utf-8") as file:
@@ -256,7 +257,14 @@ def test_ctrl_c_between_the_phases_keeps_the_first(tiny, monkeypatch):
     assert result.status == "interrupted" and result.kept_epoch in (1, 2) and result.test is not None
 
 
-@pytest.mark.parametrize("views, precision, ema", [(0, "float32", 0.5), (0, "bfloat16", 0.0), (1, "float32", 0.0)])
+@pytest.mark.parametrize(
+    "views, precision, ema",
+    [
+        (0, "float32", 0.5),
+        pytest.param(0, "bfloat16", 0.0, marks=pytest.mark.slow),
+        pytest.param(1, "float32", 0.0, marks=pytest.mark.slow),
+    ],
+)
 def test_fine_tuning_begins_from_the_kept_epoch(tiny, monkeypatch, views, precision, ema):
     original = KeepEpoch.on_epoch_end
     decreed = [3.0, 1.0, 2.0, 4.0, 5.0]  # the second is the best, whatever it is
@@ -276,6 +284,7 @@ def test_fine_tuning_begins_from_the_kept_epoch(tiny, monkeypatch, views, precis
     assert losses[3:] == pytest.approx([losses[1]] * 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_phase_that_stops_early_shortens_what_until_is_a_share_of(tiny, monkeypatch):
     made = []
     original = TrainingModel.__init__
@@ -295,6 +304,7 @@ def test_a_phase_that_stops_early_shortens_what_until_is_a_share_of(tiny, monkey
     assert made == [(0, 5 * steps), (2 * steps, 2 * steps)]
 
 
+@pytest.mark.slow
 def test_augmentation_goes_on_counting_its_steps_in_the_second_phase(tiny, monkeypatch):
     made = []
     original = TrainingModel.__init__
@@ -382,6 +392,7 @@ def test_a_recipe_without_data_asks_for_it(capsys):
     assert "--data" in one_line_error("train", "folder", capsys=capsys)
 
 
+@pytest.mark.slow
 def test_the_folder_recipe_from_scratch_trains(tiny):
     small = {"data": {"image_shape": [32, 32, 3]}}
     result = kerascls.train("folder_scratch", data="small.npz", epochs=1, overrides=small, out="run")
@@ -465,6 +476,7 @@ def test_a_run_is_a_backbone_without_its_head(digits_run):
         build_model("transfer", (28, 28, 3), 3, backbone=str(digits_run))
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_transfer_model_by_its_backbone(tiny):
     first = kerascls.train(tiny, out="first", epochs=1)
     changes = {"model": {"backbone": "first"}, "finetune": {"epochs": 0}}  # the recipe states a pixel_range
