@@ -10,7 +10,6 @@ import pickle
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import test_apart
-from conftest import REPOSITORY, one_line_error, tiny_backbone
+from conftest import REPOSITORY, one_line_error, processor_seconds, tiny_backbone
 
 from benchmarks import serving
 from kerascls import runtimes
@@ -67,10 +66,10 @@ def good(tmp_path_factory):
 
 def refused(path):
     """The line with which a file is refused, quickly and before anything in it ran."""
-    begin = time.perf_counter()
+    begin = processor_seconds()
     with pytest.raises(ModelError) as caught:
         load(path)
-    assert time.perf_counter() - begin < MOST_SECONDS
+    assert processor_seconds() - begin < MOST_SECONDS
     line = str(caught.value)
     assert len(line.splitlines()) == 1 and str(path) in line
     assert not Path("marker").exists()
@@ -712,14 +711,16 @@ print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, re
 """
     # A process begins with its parent's peak, so a small one stands between.
     between = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)"
+    begin = processor_seconds()
     process = subprocess.run(
         [sys.executable, "-c", between, "-c", program, *map(str, bad)],
         capture_output=True,
         text=True,
         check=True,
-        timeout=MOST_SECONDS * len(bad),
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
+    assert processor_seconds() - begin < MOST_SECONDS * len(bad)
     modules, peak = process.stdout.splitlines()
     assert modules == "[]" and int(peak) * 1024 < MOST_BYTES
     assert not Path("marker").exists()

@@ -286,7 +286,7 @@ def test_missing_data_is_an_error_where_the_fallback_is_not_allowed(arguments, c
     begin = time.perf_counter()
     line = one_line_error("train", "mnist_cnn", *arguments, capsys=capsys)
     assert "mnist is not prepared here" in line and "--data digits" in line
-    assert time.perf_counter() - begin < 8 and not os.listdir(".")
+    assert time.perf_counter() - begin < 30 and not os.listdir(".")
 
 
 def test_the_users_data_folder_forbids_the_fallback(capsys, monkeypatch, tmp_path):
