@@ -364,14 +364,19 @@ def test_too_little_to_train_on_is_one_line(change, validation, told, capsys):
     "change, validation, told",
     [
         ({"x_train": IMAGES[:1], "y_train": LABELS[:1]}, 0, "no training image, so it cannot be learnt: 1, 2"),
-        ({"x_train": IMAGES[:3], "y_train": LABELS[:3]}, 0.02, "data.npz: 2 train, 1 validation (held out), 10 test"),
+        pytest.param(
+            {"x_train": IMAGES[:3], "y_train": LABELS[:3]},
+            0.02,
+            "data.npz: 2 train, 1 validation (held out), 10 test",
+            marks=pytest.mark.slow,
+        ),
         (
             {"x_train": IMAGES[:2], "y_train": LABELS[:2], "class_names": np.array(list("abcdefgh"))},
             0,
             "c, d, e, f, g and",
         ),
-        ({"x_train": IMAGES * 0}, 2, "data.npz: 8 train, 2 validation"),
-        ({"y_test": LABELS * 0}, 2, "data.npz: 8 train, 2 validation"),
+        pytest.param({"x_train": IMAGES * 0}, 2, "data.npz: 8 train, 2 validation", marks=pytest.mark.slow),
+        pytest.param({"y_test": LABELS * 0}, 2, "data.npz: 8 train, 2 validation", marks=pytest.mark.slow),
     ],
 )
 def test_little_or_odd_data_trains_and_what_cannot_be_learnt_is_said(change, validation, told, capsys):

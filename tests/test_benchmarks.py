@@ -175,7 +175,9 @@ def digits():
     return load_dataset("digits").splits["train"]
 
 
-@pytest.mark.parametrize("way", ["our_epoch", "usual_epoch", "by_hand"])
+@pytest.mark.parametrize(
+    "way", ["our_epoch", *[pytest.param(way, marks=pytest.mark.slow) for way in ("usual_epoch", "by_hand")]]
+)
 def test_every_way_to_make_an_epoch_learns(way):
     from benchmarks import epochs
 

@@ -400,6 +400,7 @@ def test_where_going_on_would_end_alike_it_is_not_promised(monkeypatch):
             kerascls.train("mnist_cnn", data="digits", out="run")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_training_as_ctrl_c_does(tmp_path):
     words = [
         sys.executable,

@@ -25,6 +25,7 @@ from kerascls.recipe_faults import parse_devices
 from kerascls.runs import Run
 
 
+@pytest.mark.slow
 def test_starting_writes_nothing_and_leaves_the_process_as_it_was():
     program = (
         "import os, logging; env = dict(os.environ); from kerascls import devices; devices.start(); devices.start(); "

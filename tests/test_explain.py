@@ -191,7 +191,7 @@ def test_a_map_is_linear_between_its_places_and_fades_outside():
 CAM = ("mnist_cnn", "mnist_cnn_bn", "small_cnn", "transfer")  # the others have hidden layers, or pool maxima
 
 
-@pytest.mark.parametrize("image_shape", [(32, 32, 1), (37, 51, 3)])
+@pytest.mark.parametrize("image_shape", [(32, 32, 1), pytest.param((37, 51, 3), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", sorted(model_files()))
 def test_every_model_is_explained_twice_to_the_same_bits(name, image_shape):
     tiny_backbone("tiny.keras")

@@ -85,6 +85,7 @@ def test_predict_gives_every_formats_names_as_the_runs(exported, digit_pngs, nam
         assert abs(one.probability - other.probability) <= near
 
 
+@pytest.mark.slow
 def test_the_saved_model_answers_bytes_where_tensorflow_alone_is_imported(exported, digit_pngs, tmp_path):
     run, exports = exported
     folder, _ = digit_pngs

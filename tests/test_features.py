@@ -129,6 +129,7 @@ def test_losses_labels_and_model_are_those_of_training_on_the_images(tiny):
     assert kerascls.evaluate("features").scores["loss"] == pytest.approx(on_features.test["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_runs_from_the_same_features_are_equal_and_the_second_computes_nothing(tiny, capsys):
     change = {"features": {"views": 3}, **FLIP, "model": {"dropout": 0.5}}
     kerascls.train(tiny, out="first", overrides=change)
@@ -178,6 +179,7 @@ def test_bf16_is_computed_where_the_processor_has_it_and_said_where_not(tiny, mo
     assert told["precision"] == "float32" and "cosine_min" not in told
 
 
+@pytest.mark.slow
 def test_one_view_with_a_policy_says_that_nothing_is_drawn(tiny, capsys):
     kerascls.train(tiny, out="run", overrides={"features": {"views": 1}, **FLIP}, quiet=False)
     err = capsys.readouterr().err

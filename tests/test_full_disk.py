@@ -62,7 +62,10 @@ def filled(disk, monkeypatch, capsys):
     return attempt
 
 
-@pytest.mark.parametrize("format", EXPORT_FORMATS)
+@pytest.mark.parametrize(
+    "format",
+    [pytest.param(f, marks=() if f in ("keras", "weights", "onnx") else pytest.mark.slow) for f in EXPORT_FORMATS],
+)
 def test_an_export_is_whole_or_absent(filled, format):
     words = ["export", "run", "--format", format, *(["--data", "digits"] if "int8" in format else [])]
     for free in (0, 4096):

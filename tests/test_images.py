@@ -292,7 +292,12 @@ ODD = odd_files()
 
 
 @pytest.mark.parametrize(
-    "shape, rule", [((28, 28, 1), "stretch"), ((24, 32, 3), "center_crop"), ((24, 32, 3), "nearest")]
+    "shape, rule",
+    [
+        ((28, 28, 1), "stretch"),
+        pytest.param((24, 32, 3), "center_crop", marks=pytest.mark.slow),
+        pytest.param((24, 32, 3), "nearest", marks=pytest.mark.slow),
+    ],
 )
 def test_a_batch_of_all_kinds_is_what_the_graph_of_all_kinds_gives(tmp_path, shape, rule):
     """`read_batch` has a graph a kind, an export one for all: the same bits. A broken file costs no other."""

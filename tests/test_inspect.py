@@ -52,7 +52,7 @@ def test_the_table_says_what_the_object_says(digits_run, capsys):
     [
         pytest.param("h5", "a Keras model (.h5)", 1198, marks=pytest.mark.slow),
         pytest.param("weights", "a Keras model (architecture, weights)", 1198, marks=pytest.mark.slow),
-        ("saved_model", "a SavedModel", 1198),
+        pytest.param("saved_model", "a SavedModel", 1198, marks=pytest.mark.slow),
         pytest.param("litert", "a LiteRT file", None, marks=pytest.mark.slow),
         ("onnx", "an ONNX file", None),
         ("openvino", "an OpenVINO model", None),

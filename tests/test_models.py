@@ -28,7 +28,9 @@ PARAMETERS = {
 OPTIONS = {"transfer": {"backbone": "tiny.keras", "pixel_range": [-1, 1]}}
 
 
-@pytest.fixture(params=sorted(model_files()))
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "cifar_resnet")) for name in sorted(model_files())]
+)
 def name(request):
     return request.param
 

@@ -72,7 +72,7 @@ def test_the_first_picture_of_a_gif(tmp_path, place, size, clear, alike):
             pixels.read_pixels(path, (5, 6, 3))
 
 
-@pytest.mark.parametrize("rule", ["stretch", "nearest", "cover", "center_crop"])
+@pytest.mark.parametrize("rule", ["stretch", "nearest", pytest.param("cover", marks=pytest.mark.slow), "center_crop"])
 def test_resizing_gives_tensorflows_bits(rule):
     generator = np.random.default_rng(0)
     sizes = [

@@ -297,6 +297,7 @@ def test_other_or_changed_files_are_answered_again(digits_run, many, capsys):
     assert "taken over" not in err and len(Path("a.csv").read_text().splitlines()) == 102
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_table_and_the_next_one_finishes_it(digits_run, tmp_path, capsys):
     content = encode_png(np.random.default_rng(0).integers(130, 256, (28, 28, 1), np.uint8))
     (tmp_path / "many").mkdir()

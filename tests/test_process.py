@@ -85,11 +85,14 @@ def explained(run, files):
         lambda run, files: kerascls.load(run).predict(files),
         explained,
         lambda run, files: kerascls.evaluate(run, "digits"),
-        lambda run, files: kerascls.export(run, "h5", out="m.h5"),
+        pytest.param(lambda run, files: kerascls.export(run, "h5", out="m.h5"), marks=pytest.mark.slow),
         lambda run, files: kerascls.inspect(run),
         lambda run, files: kerascls.train("mnist_cnn", data=small_npz("small.npz"), epochs=1),
-        lambda run, files: kerascls.sweep(
-            "mnist_cnn", {"train.batch_size": [4, 5]}, data=small_npz("small.npz", count=40), epochs=1
+        pytest.param(
+            lambda run, files: kerascls.sweep(
+                "mnist_cnn", {"train.batch_size": [4, 5]}, data=small_npz("small.npz", count=40), epochs=1
+            ),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["predict", "explain", "evaluate", "export", "inspect", "train", "sweep"],

@@ -438,6 +438,7 @@ def test_sigterm_finishes_what_was_taken():
         assert process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_an_export_and_a_litert_model_are_served_too(server, expected, tmp_path):
     with serving.running(SAVED_MODEL) as one:
         still_answers(one, expected)

@@ -182,7 +182,10 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("words", COMMANDS)
+# An export is answered by a fresh TensorFlow.
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, marks=[pytest.mark.slow] * words.startswith("export")) for words in COMMANDS]
+)
 def test_every_command_says_what_it_is_doing(words, tmp_path):
     shutil.copytree(RELEASED, tmp_path / "mnist_cnn")
     images("pets")

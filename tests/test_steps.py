@@ -87,7 +87,10 @@ def test_executions_are_the_epochs_batches_in_their_order():
 @pytest.mark.parametrize("shards", [2, 3])  # the last batch has 2 images: one of three shards has none
 @pytest.mark.parametrize(
     "options",
-    [{}, {"policy": POLICY, "weighted": True, "smoothing": 0.1}],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"policy": POLICY, "weighted": True, "smoothing": 0.1},
+    ],
     ids=["plain", "policy, weights and smoothing"],
 )
 def test_shards_train_as_the_whole_batch(shards, options):

@@ -31,6 +31,7 @@ def test_the_table_is_keras_own(capsys):
     assert code == 0 and "MaxPooling2D" in out and "1,198 parameters, 1,198 trainable" in out
 
 
+@pytest.mark.slow
 def test_runs_and_files_are_summarised(digits_run, tmp_path, capsys):
     for what in (digits_run, digits_run / "model.keras"):
         assert json.loads(here("summary", what, "--json", capsys=capsys)[1])["total"] == 1198

@@ -129,6 +129,7 @@ def test_a_sweep_that_comes_to_nothing_leaves_no_table(tiny):
     assert not list(Path(".").rglob("*.csv")) and not Path("saved_models").exists()
 
 
+@pytest.mark.slow
 def test_the_test_split_has_no_say(tiny):
     before = kerascls.sweep(tiny, {"train.learning_rate": [0.02]}, out="before.csv").trials
     arrays = dict(np.load("small.npz"))

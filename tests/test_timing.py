@@ -113,6 +113,7 @@ def test_a_slow_policy_is_told_as_augmentation(quick, monkeypatch):
     assert profile["parts"]["augmentation"]["share"] > 0.5
 
 
+@pytest.mark.slow
 def test_devices_that_share_are_refused_before_anything_is_written(tmp_path):
     done = command("train", "mnist_cnn", "--data", "digits", "--devices", "cpu:0,1", "--profile", cwd=tmp_path, check=1)
     assert done.stderr == "Error: --profile times one device without sharing. Received: devices.devices = cpu:0,1.\n"

@@ -304,6 +304,7 @@ def test_json_ends_with_one_line_and_quiet_leaves_the_path(capsys):
     assert answer["test"] == Run.open(answer["run"]).metrics["splits"]["test"]
 
 
+@pytest.mark.slow
 def test_seeds_train_once_each_and_end_with_mean_and_range(capsys):
     small_npz("data.npz", count=12)
     code, out, _ = here("train", "mnist_cnn", "--data", "data.npz", "--epochs", "1", "--seeds", "0,1", capsys=capsys)
@@ -474,7 +475,13 @@ def test_every_epoch_can_be_kept_as_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [("train", "--epochs", 2), ("train", "--set", "train.epochs=2"), ("sweep", "--epochs", 2)], ids=str
+    "options",
+    [
+        ("train", "--epochs", 2),
+        pytest.param(("train", "--set", "train.epochs=2"), marks=pytest.mark.slow),
+        pytest.param(("sweep", "--epochs", 2), marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_short_training_reaches_the_recipes_rate_and_says_what_it_scaled(options, capsys):
     small_npz("data.npz", count=20)

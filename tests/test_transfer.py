@@ -47,8 +47,8 @@ def tiny(empty_folder):
     "recipe, total, trainable",
     [
         ("resnet50", 23_850_242, 262_530),
-        ("articles/avp_resnet50", 23_850_242, 262_530),
-        ("articles/caltech10_resnet50", 24_114_826, 527_114),
+        pytest.param("articles/avp_resnet50", 23_850_242, 262_530, marks=pytest.mark.slow),
+        pytest.param("articles/caltech10_resnet50", 24_114_826, 527_114, marks=pytest.mark.slow),
     ],
 )
 def test_resnet50_with_its_head_has_the_articles_parameters(recipe, total, trainable, capsys):
