@@ -272,7 +272,8 @@ def tiny_arrays(tmp_path):
     return tmp_path / "flat.npz"
 
 
-@pytest.mark.parametrize("side", ["keras_loop", pytest.param("torch_loop", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["keras_loop", "torch_loop"])
 def test_a_loop_times_and_scores_each_epoch_and_ends_where_it_may(side, tiny_arrays):
     if side == "torch_loop" and not importlib.util.find_spec("torch"):
         pytest.skip("needs PyTorch: pip install '.[bench]'")

@@ -443,6 +443,7 @@ def test_moving_averages_are_what_is_validated_and_saved(tmp_path):
     assert averaged.test != plain.test
 
 
+@pytest.mark.slow
 def test_averaged_weights_have_their_own_moments():
     """One step an epoch, of all training images: the saved moments are what the saved first layer gives on these."""
     small_npz("data.npz", count=40)

@@ -107,6 +107,7 @@ def test_a_run_in_bfloat16_is_saved_in_float32():
     assert 0 < max(differences) < 0.05  # it has trained in another precision, to almost the same
 
 
+@pytest.mark.slow
 def test_float16_scales_the_loss_and_is_saved_in_float32(monkeypatch):
     """Keras' loss scaling, tried on the CPU; not run on a GPU."""
     import keras
@@ -350,6 +351,7 @@ print(json.dumps([here.shards, here.threads, here.describe()["threads"], two.sha
     assert devices.choose("cpu", shards=2).describe()["threads"] == devices.cores()
 
 
+@pytest.mark.slow
 def test_a_batch_is_whole_where_batch_normalisation_takes_its_moments(capsys):
     small_npz("data.npz", count=33)
     results = []

@@ -201,6 +201,7 @@ def odd_files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_every_kind_gives_the_same_pixels_in_training_scoring_and_prediction(tmp_path):
     resize = "center_crop"
     names = odd_files(tmp_path / "d" / "a")

@@ -155,6 +155,7 @@ def test_ten_images_at_batch_four_train_and_score_as_ten(tmp_path):
     assert history(tmp_path / "run")[0]["val_loss"] == ""
 
 
+@pytest.mark.slow
 def test_a_set_smaller_than_a_batch_trains():
     small_npz("data.npz", count=6)
     result = kerascls.train(
@@ -235,6 +236,7 @@ def test_nan_loss_stops_with_epoch_and_step_and_keeps_what_was_best(tmp_path, ca
         )
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_said_and_the_test_split_is_not(capsys):
     small_npz("data.npz", count=10)
     first = [
@@ -464,6 +466,7 @@ def test_the_fallback_reaches_its_accuracy_within_its_time(recipe):
     assert time.perf_counter() - begin < 3 * 90
 
 
+@pytest.mark.slow
 def test_every_epoch_can_be_kept_as_a_file(tmp_path):
     small_npz("d.npz")
     result = kerascls.train("mnist_cnn", data="d.npz", epochs=3, out="run", overrides={"train": {"save_epochs": True}})

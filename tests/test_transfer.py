@@ -242,12 +242,14 @@ def test_fine_tuning_changes_what_it_unfreezes_and_nothing_else(tiny, precision)
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == head + conv2
 
 
+@pytest.mark.slow
 def test_a_loss_that_becomes_infinite_in_the_second_phase_ends_it_there(tiny):
     with pytest.raises(TrainingFailed, match="in epoch 3"):
         kerascls.train(tiny, out="run", overrides={"finetune": {"learning_rate": 1e30, "schedule": "constant"}})
     assert json.loads(Path("run/manifest.json").read_text())["kept_epoch"] in (1, 2)
 
 
+@pytest.mark.slow
 def test_ctrl_c_between_the_phases_keeps_the_first(tiny, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
