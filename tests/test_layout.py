@@ -121,7 +121,7 @@ def test_classes_may_be_called_as_splits_are(root, names):
 def test_a_class_of_folders_that_is_called_as_a_split_can_be_stated(root):
     folder = root("train/steam/1.png", "train/diesel/1.png", "bus/1.png", "car/1.png")
     assert refused(folder).endswith(
-        """If bus, car and train are the classes, say so: --set 'data.classes=["bus", "car", "train"]'"""
+        """If bus, car and train are the classes, say so: overrides={"data": {"classes": ["bus", "car", "train"]}}"""
     )
     assert counts(load(folder, classes=["bus", "car", "train"])) == {"all": [1, 1, 2]}
 

@@ -296,9 +296,11 @@ def test_layers_ask_add_weight_for_every_weight(monkeypatch):
 
 def test_op_determinism_is_asked_for_turned_on_and_turned_off():
     """The public API only turns it on (`process.deterministic_ops`, `devices.choose`)."""
+    from tensorflow.python.eager import context
     from tensorflow.python.framework import config
 
     before = config.is_op_determinism_enabled()
+    seed, context.context()._seed = context.context()._seed, None  # whatever other tests have set
     try:
         config.enable_op_determinism()
         assert config.is_op_determinism_enabled() is True
@@ -309,6 +311,7 @@ def test_op_determinism_is_asked_for_turned_on_and_turned_off():
         assert tf.random.uniform((1,)).shape == (1,)
     finally:
         (config.enable_op_determinism if before else config.disable_op_determinism)()
+        context.context()._seed = seed
 
 
 def test_tensorflows_context_keeps_the_seed_and_what_was_drawn_by_it():
