@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -22,6 +23,8 @@ REAL_DATA = os.environ.get("KERASCLS_TEST_TFDS") or os.environ.get("TFDS_DATA_DI
 @pytest.fixture(scope="session", autouse=True)
 def isolated(tmp_path_factory):
     """The session's environment: no network, an empty home, no prepared data; TensorFlow started as commands do."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; tests press Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(NO_NETWORK)
     for name in ("TFDS_DATA_DIR", "KERASCLS_CACHE", "KERASCLS_CACHE_MB", "XDG_CACHE_HOME"):
         os.environ.pop(name, None)
