@@ -286,8 +286,9 @@ def test_fine_tuning_begins_from_the_kept_epoch(tiny, monkeypatch, views, precis
     assert losses[3:] == pytest.approx([losses[1]] * 2, rel=1e-5)
 
 
-@pytest.mark.slow
-def test_a_phase_that_stops_early_shortens_what_until_is_a_share_of(tiny, monkeypatch):
+@pytest.fixture
+def phases(monkeypatch):
+    """(first step, steps with augmentation) of each phase that is trained."""
     made = []
     original = TrainingModel.__init__
 
@@ -296,6 +297,11 @@ def test_a_phase_that_stops_early_shortens_what_until_is_a_share_of(tiny, monkey
         made.append((self.first_step, self.policy_steps))
 
     monkeypatch.setattr(TrainingModel, "__init__", init)
+    return made
+
+
+@pytest.mark.slow
+def test_a_phase_that_stops_early_shortens_what_until_is_a_share_of(tiny, phases):
     change = {
         "train": {"epochs": 8, "early_stopping_patience": 1, "learning_rate": 1e-20},
         "augment": {"policy": [{"name": "flip"}], "until": 0.5},
@@ -303,22 +309,14 @@ def test_a_phase_that_stops_early_shortens_what_until_is_a_share_of(tiny, monkey
     kerascls.train(tiny, out="run", overrides=change)
     steps = 3
     # Ten epochs are planned. After two, of which the second is no better, [train] stops: of four, two are augmented.
-    assert made == [(0, 5 * steps), (2 * steps, 2 * steps)]
+    assert phases == [(0, 5 * steps), (2 * steps, 2 * steps)]
 
 
 @pytest.mark.slow
-def test_augmentation_goes_on_counting_its_steps_in_the_second_phase(tiny, monkeypatch):
-    made = []
-    original = TrainingModel.__init__
-
-    def init(self, *arguments, **more):
-        original(self, *arguments, **more)
-        made.append((self.first_step, self.policy_steps))
-
-    monkeypatch.setattr(TrainingModel, "__init__", init)
+def test_augmentation_goes_on_counting_its_steps_in_the_second_phase(tiny, phases):
     kerascls.train(tiny, out="run", overrides={"augment": {"policy": [{"name": "flip"}], "until": 0.75}})
     steps = 3  # 24 images, of which validation takes a tenth: 22 in batches of 8
-    assert made == [(0, 3 * steps), (2 * steps, 3 * steps)]
+    assert phases == [(0, 3 * steps), (2 * steps, 3 * steps)]
 
 
 def test_large_images_are_scored_in_smaller_batches():
