@@ -30,7 +30,16 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class _Command(click.Command):
-    """A command that says on a terminal what it is doing."""
+    """A command that says on a terminal what it is doing, and whose help begins with `examples`."""
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.examples = examples
+
+    def format_help(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write("".join(f"$ {example}\n" for example in self.examples))
+        formatter.write_paragraph()
+        super().format_help(context, formatter)
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         typed = list(arguments)  # Click takes what it parses out of the list
@@ -105,7 +114,13 @@ trust_option = click.option(
 )
 
 
-@cli.command(context_settings={"allow_extra_args": True})
+@cli.command(
+    context_settings={"allow_extra_args": True},
+    examples=(
+        "kerascls train my_photos",
+        "kerascls train mnist_cnn --epochs 3 --set train.learning_rate=0.01",
+    ),
+)
 @click.argument("recipe", required=False)
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a recipe's key: train.epochs=3.")
 @click.option("--epochs", type=click.IntRange(1), help="Same as --set train.epochs=N.")
@@ -160,13 +175,6 @@ def train(
     RECIPE is a name from `kerascls list`, the path of a .toml file, or a folder of images, which means the recipe
     `folder` with --data FOLDER; so does --data FOLDER alone. The run's path is the last line of stdout (with --seeds,
     mean and range are).
-
-    \b
-    kerascls train mnist_cnn
-    kerascls train my_photos/
-    kerascls train mnist_cnn --epochs 3 --set train.learning_rate=0.01 --seeds 0,1,2
-    kerascls train mnist_cnn --data tfds:kmnist
-    kerascls train --resume saved_models/mnist_cnn
     """
     from kerascls.config import parse_sets
     from kerascls.train import train as train_recipe
@@ -315,7 +323,13 @@ def _parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-@cli.command(context_settings={"allow_extra_args": True})
+@cli.command(
+    context_settings={"allow_extra_args": True},
+    examples=(
+        "kerascls sweep mnist_cnn --epochs 2 --set train.learning_rate=0.003,0.01",
+        "kerascls sweep mnist_cnn --epochs 2 --set train.batch_size=32,64 --folds 3",
+    ),
+)
 @click.argument("recipe")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE,...", help="Try each value: train.epochs=3,10.")
 @click.option("--folds", type=click.IntRange(2), help="Validate on each of so many parts of the train split in turn.")
@@ -354,9 +368,6 @@ def sweep(
     The test split is not touched. With features.views in the recipe, all share the same features of the backbone. The
     last line is the command that trains the best. Its accuracy here is a little too good: it and its epoch were chosen
     on the same images.
-
-    \b
-    kerascls sweep mnist_cnn --set train.learning_rate=0.01,0.03 --set train.batch_size=32,64
     """
     _no_more(context)
     recipe, data = _recipe_and_data(recipe, data)
@@ -407,7 +418,12 @@ def sweep(
         raise KeyboardInterrupt
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls evaluate saved_models/mnist_cnn",
+        "kerascls evaluate saved_models/mnist_cnn --data my_digits --json",
+    ),
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--data", metavar="DATA", help="Other data than the run's: a name, FOLDER, tfds:NAME, FILE.npz or ./my_data.py."
@@ -431,10 +447,6 @@ def evaluate(
     Draws learning curves, confusion matrix and the most wrong images into the run's folder. Images of other data that
     RUN was trained or validated on are left out of its scores, and counted. A model file is scored on --data, an export
     in its run's folder on the run's data too.
-
-    \b
-    kerascls evaluate saved_models/mnist_cnn
-    kerascls evaluate saved_models/mnist_cnn --data digits --json
     """
     from kerascls.datasets import skipped_lines
     from kerascls.evaluate import evaluate as evaluate_run
@@ -454,7 +466,12 @@ def evaluate(
         click.echo(f"drawn: {picture}", err=True)
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls predict saved_models/mnist_cnn seven.png --invert",
+        "kerascls predict saved_models/mnist_cnn my_digits --csv answers.csv",
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, type=click.Path(path_type=str))
 @click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Names an image.")
@@ -495,11 +512,6 @@ def predict(
 
     MODEL is a run folder, a .keras, .h5 or .tflite file, or a SavedModel folder. An image that cannot be read costs no
     other; the command then exits 1 at its end. The same command goes on with a --csv table that was interrupted.
-
-    \b
-    kerascls predict saved_models/mnist_cnn three.png
-    kerascls predict saved_models/mnist_cnn my_photos/ --csv answers.csv
-    kerascls predict saved_models/mnist_cnn --data digits --count 4 --plot four.png
     """
     if bool(files) == bool(data):
         raise click.UsageError("Give FILES or --data NAME" + (", not both." if files else "."))
@@ -530,7 +542,12 @@ def predict(
             click.echo(_printable("\n".join(lines)), err=failed and not as_json)
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls explain saved_models/mnist_cnn seven.png --invert",
+        "kerascls explain saved_models/mnist_cnn my_digits --class 8 --out maps",
+    ),
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=str))
 @click.option("--class", "class_name", metavar="NAME", help="Explain this class in place of the most probable one.")
@@ -553,10 +570,6 @@ def explain(
 
     RUN is a run folder, or a .keras or .h5 file. Each image becomes NAME_explained.png. One that cannot be read costs
     no other; the command then exits 1 at its end.
-
-    \b
-    kerascls explain saved_models/mnist_cnn three.png
-    kerascls explain saved_models/mnist_cnn my_photos/ --class 8 --out maps/
     """
     from kerascls.explain import as_json as json_line
     from kerascls.explain import as_text
@@ -577,7 +590,12 @@ def explain(
         raise KerasclsError(f"{failed} of {len(done)} images could not be read.")
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls export saved_models/mnist_cnn --format saved_model",
+        "kerascls export saved_models/mnist_cnn --all",
+    ),
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -607,12 +625,7 @@ def export(
     data: str | None,
     data_dir: str | None,
 ) -> None:
-    """Write RUN's model in another format, proven to answer alike in a fresh process.
-
-    \b
-    kerascls export saved_models/mnist_cnn --format saved_model
-    kerascls export saved_models/mnist_cnn --all
-    """
+    """Write RUN's model in another format, proven to answer alike in a fresh process."""
     from kerascls.export import Exporter, export_all, headings, row
 
     if all_ and out is not None:
@@ -634,7 +647,12 @@ def export(
         raise failed
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls adopt foreign.keras --class-names cat,dog --pixel-range 0,1 --out cats_and_dogs.keras",
+        "kerascls adopt foreign.keras --class-names names.txt --resize center_crop --out cropped.keras",
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--class-names",
@@ -659,9 +677,6 @@ def adopt(
 
     The file that is written takes pixels from 0 to 255 and answers probabilities, as kerascls' own do: evaluate --data,
     predict, explain, export and serve work on it.
-
-    \b
-    kerascls adopt foreign.keras --class-names cat,dog --pixel-range 0,1 --out cats_and_dogs.keras
     """
     from kerascls.adopt import adopt as adopt_model
 
@@ -680,7 +695,12 @@ def adopt(
     click.echo(_printable(str(path)))
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls serve saved_models/mnist_cnn",
+        "kerascls serve --model digits=saved_models/mnist_cnn --model more=saved_models/released/mnist_cnn_bn",
+    ),
+)
 @click.argument("model", metavar="[RUN_OR_EXPORT]", required=False, type=click.Path(path_type=Path))
 @click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="Serve this run or export too, as NAME.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
@@ -728,11 +748,6 @@ def serve(
     """Serve RUN_OR_EXPORT over HTTP: TensorFlow Serving's REST API, uploads, metrics, and a page to try it on.
 
     SIGTERM and Ctrl-C stop it when what it took is answered. It needs pip install 'kerascls[serve]'.
-
-    \b
-    kerascls serve saved_models/mnist_cnn
-    kerascls serve --model digits=saved_models/mnist_cnn --model pets=saved_models/folder
-    curl -F image=@three.png http://127.0.0.1:8501/predict
     """
     from kerascls.serve import Limits
     from kerascls.serve import serve as serve_model
@@ -760,7 +775,12 @@ def serve(
     )
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls inspect saved_models/mnist_cnn",
+        "kerascls inspect foreign.keras --json",
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def inspect(model: Path, as_json: bool) -> None:
@@ -768,10 +788,6 @@ def inspect(model: Path, as_json: bool) -> None:
 
     MODEL is what `kerascls predict` takes: layers, parameters, class names, signatures, versions, the SHA-256 of its
     files, and the operations that need --trust. TensorFlow is not imported.
-
-    \b
-    kerascls inspect downloaded.keras
-    kerascls inspect saved_models/mnist_cnn --json
     """
     from kerascls.inspect import inspect as inspect_model
     from kerascls.inspect import table
@@ -780,16 +796,16 @@ def inspect(model: Path, as_json: bool) -> None:
     click.echo(_printable(json_text(found) if as_json else table(found)))
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls summary mnist_cnn",
+        "kerascls summary saved_models/mnist_cnn --json",
+    ),
+)
 @click.argument("what", metavar="RECIPE_OR_RUN")
 @click.option("--json", "as_json", is_flag=True, help="Counts and layers as one JSON object.")
 def summary(what: str, as_json: bool) -> None:
-    """Show a model's layers and parameters: a recipe's, a run's or a model file's.
-
-    \b
-    kerascls summary mnist_cnn
-    kerascls summary saved_models/mnist_cnn --json
-    """
+    """Show a model's layers and parameters: a recipe's, a run's or a model file's."""
     from kerascls.summary import summary as summarise
 
     found = summarise(what)
@@ -799,7 +815,13 @@ def summary(what: str, as_json: bool) -> None:
     )
 
 
-@cli.command(context_settings={"allow_extra_args": True})
+@cli.command(
+    context_settings={"allow_extra_args": True},
+    examples=(
+        "kerascls show digits",
+        "kerascls show my_photos --augmented",
+    ),
+)
 @click.argument("what", metavar="RECIPE_OR_DATA")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a recipe's key, as `train` takes it.")
 @click.option("--data", metavar="DATA", help="Other data than the recipe's: a name, FOLDER, tfds:NAME or FILE.npz.")
@@ -825,10 +847,6 @@ def show(
     """Show a data set: image shape, class map, counts, and a picture of nine samples; of a folder, what is left out.
 
     With --augmented or --set, a FOLDER is shown as the recipe `folder` trains on it.
-
-    \b
-    kerascls show digits
-    kerascls show mnist_cnn --augmented
     """
     _no_more(context)
     from kerascls.config import parse_sets
@@ -861,7 +879,12 @@ class _ShareType(click.ParamType):
                 self.fail(f"{value!r} is neither a count, as 60, nor a fraction, as 0.8.", param, context)
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls split my_photos my_data",
+        "kerascls split my_photos counted --train 6 --validation 2 --classes bear,chimp",
+    ),
+)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--train", type=_ShareType(), default="0.8", show_default=True, metavar="N", help="Of each class.")
@@ -884,9 +907,6 @@ def split(
 
     --train and --validation are counts of each class (60 and 10) or fractions (0.8 and 0.1); the rest is test.
     DESTINATION/splits.csv says what went where. Files that are no images are left out.
-
-    \b
-    kerascls split 256_ObjectCategories animals --train 60 --validation 10 --classes bear,chimp,gorilla
     """
     from kerascls.datasets import skipped_lines
     from kerascls.split import split_folder, table
@@ -902,7 +922,13 @@ def split(
     click.echo(_printable(str(result.path)))
 
 
-@cli.command("list")
+@cli.command(
+    "list",
+    examples=(
+        "kerascls list",
+        "kerascls list | grep resnet",
+    ),
+)
 def list_() -> None:
     """List recipes, models, data sets and augmentations."""
     from kerascls.catalog import (
@@ -930,15 +956,16 @@ def list_() -> None:
         click.echo(f"  {name:<28}{sentence}\n  {'':<26}{options}")
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls new my_recipe",
+        "kerascls new my_network --from cifar_cnn",
+    ),
+)
 @click.argument("name")
 @click.option("--from", "source", default="mnist_cnn", show_default=True, help="The recipe to begin from.")
 def new(name: str, source: str) -> None:
-    """Write NAME.toml, a commented recipe of your own.
-
-    \b
-    kerascls new my_net --from mnist_cnn
-    """
+    """Write NAME.toml, a commented recipe of your own."""
     from kerascls.new import new_recipe
 
     path = new_recipe(name, source)
@@ -946,16 +973,19 @@ def new(name: str, source: str) -> None:
     click.echo(str(path))
 
 
-@cli.command("features")
+@cli.command(
+    "features",
+    examples=(
+        "kerascls features",
+        "kerascls features --clear",
+    ),
+)
 @click.option("--clear", "clear_all", is_flag=True, help="Remove all that no process works on.")
 def features_(clear_all: bool) -> None:
     """List or clear the cache: backbone features, of recipes with features.views, and what folders of images hold.
 
     It lies in $KERASCLS_CACHE, else ~/.cache/kerascls, and takes at most $KERASCLS_CACHE_MB megabytes (20,000): what
     was not used for longest goes first.
-
-    \b
-    kerascls features
     """
     from kerascls.cache import clear, table
 
@@ -965,14 +995,16 @@ def features_(clear_all: bool) -> None:
     click.echo(table())
 
 
-@cli.command("devices")
+@cli.command(
+    "devices",
+    examples=(
+        "kerascls devices",
+        "kerascls devices --json",
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def devices_(as_json: bool) -> None:
-    """Say what TensorFlow sees here, and what each choice of `kerascls train --devices` would be.
-
-    \b
-    kerascls devices
-    """
+    """Say what TensorFlow sees here, and what each choice of `kerascls train --devices` would be."""
     from kerascls.devices import survey
 
     found = survey()
@@ -991,7 +1023,12 @@ def devices_(as_json: bool) -> None:
         click.echo(f"{choice:<10}{shown}")
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        "kerascls env",
+        "kerascls env > bug_report.txt",
+    ),
+)
 def env() -> None:
     """Print versions and devices, for a bug report."""
     from kerascls.devices import environment

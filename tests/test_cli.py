@@ -44,10 +44,12 @@ def test_import_is_light_and_functions_stay_functions():
     assert all(callable(getattr(kerascls, name)) for name in kerascls.__all__ if not name.startswith("_"))
 
 
-def test_every_command_has_an_example_in_its_help():
-    for name, one in cli.commands.items():
-        if name not in ("list", "env"):
-            assert f"kerascls {name}" in one.help, name
+@pytest.mark.parametrize("name", cli.commands)
+def test_the_help_of_a_command_begins_with_two_examples(name, capsys):
+    code, out, _ = here(name, "--help", capsys=capsys)
+    first, second, empty, usage = out.splitlines()[:4]
+    assert code == 0 and empty == "" and usage.startswith(f"Usage: kerascls {name}")
+    assert first.startswith(f"$ kerascls {name}") and second.startswith(f"$ kerascls {name}") and first != second
 
 
 @pytest.mark.parametrize(
