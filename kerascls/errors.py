@@ -1,18 +1,5 @@
 """Every error kerascls raises on purpose. The command line turns one into a line on stderr and an exit code.
 
-    KerasclsError             exit 1
-    ├── ConfigError           a recipe, key, type or value that cannot be
-    ├── DataError             a data set or image that is missing, unreadable or does not fit
-    │   ├── DataMissing       a named data set that is not prepared here and cannot be downloaded
-    │   └── TooLarge          an image or a request of more than is taken
-    ├── ModelError            a file that is not a model, or a model that does not fit
-    │   └── WeightsMissing    pretrained weights that are not here and cannot be downloaded
-    ├── TrainingFailed        the loss became NaN or infinite; the best epoch before that is kept
-    ├── RunError              a run folder that is missing, exists already or is not finished
-    ├── OutputError           a place that cannot be written
-    ├── Busy                  a server that takes nothing more for now
-    └── ProofError            exit 3: an export that answers differently from its run
-
 A message names the thing, says what was expected and what came, and what to do next, in one line (a recipe's faults
 alone come as a list, a line each).
 """
@@ -51,6 +38,8 @@ def spoken(text: str) -> str:
 
 
 class KerasclsError(Exception):
+    """The base of all errors that kerascls raises on purpose."""
+
     exit_code = 1
 
     def __str__(self) -> str:
@@ -58,46 +47,48 @@ class KerasclsError(Exception):
 
 
 class ConfigError(KerasclsError):
-    pass
+    """A recipe, key, type or value that is not valid."""
 
 
 class DataError(KerasclsError):
-    pass
+    """A data set or image that is missing, unreadable or does not fit the model."""
 
 
 class DataMissing(DataError):
-    pass
+    """A named data set that is not prepared on this machine and cannot be downloaded."""
 
 
 class TooLarge(DataError):
-    pass
+    """An image or request that exceeds a limit."""
 
 
 class ModelError(KerasclsError):
-    pass
+    """A file that is not a model, or a model that does not fit the task."""
 
 
 class WeightsMissing(ModelError):
-    pass
+    """Pretrained weights that are not on this machine and cannot be downloaded."""
 
 
 class TrainingFailed(KerasclsError):
-    pass
+    """The loss became NaN or infinite. The best epoch before that is kept."""
 
 
 class RunError(KerasclsError):
-    pass
+    """A run folder that is missing, unfinished, in use by another process, or not resumable."""
 
 
 class OutputError(KerasclsError):
-    pass
+    """An output that exists already or cannot be written."""
 
 
 class Busy(KerasclsError):
-    pass
+    """A server that accepts no further requests at the moment."""
 
 
 class ProofError(KerasclsError):
+    """An export whose answers differ from those of its run."""
+
     exit_code = 3
 
 
