@@ -41,6 +41,12 @@ def adopt(
     Raises:
         ModelError: the model has a card, or is no classifier of images with as many outputs as names.
         OutputError: `out` exists, or cannot be written.
+
+    >>> layers = [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
+    >>> keras.Sequential(layers).save("foreign.keras")
+    >>> path, _ = kerascls.adopt("foreign.keras", "pets.keras", class_names=["cat", "dog"], pixel_range=(0, 1))
+    >>> kerascls.load(path).class_names
+    ('cat', 'dog')
     """
     model, out = Path(model), Path(out)
     savers: dict[str, Any] = {".keras": save_keras, ".h5": save_h5}

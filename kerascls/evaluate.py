@@ -97,6 +97,10 @@ def evaluate(
     Raises:
         RunError, DataError: the run, the data or the split is not there, the data has a class that the run does not
             know, or the run was trained or validated on all of it.
+
+    >>> evaluation = kerascls.evaluate("saved_models/released/mnist_cnn", data="digits", pictures=False)
+    >>> evaluation.split, evaluation.scores["examples"], evaluation.accuracy > 0.5
+    ('test', 364, True)
     """
     path = model.path if isinstance(model, Classifier) else Path(model)
     run = run_of(path)

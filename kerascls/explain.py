@@ -64,6 +64,10 @@ def heat_maps(classifier: Classifier, images: np.ndarray, classes: Sequence[int]
     Raises:
         ModelError: the model keeps no Keras layers, or none of them gives a feature map.
         DataError: images or classes are of another shape, type or range.
+
+    >>> classifier = kerascls.load("saved_models/released/mnist_cnn")
+    >>> kerascls.heat_maps(classifier, np.zeros((2, 28, 28, 1), np.uint8)).shape
+    (2, 28, 28)
     """
     from kerascls.pipeline import scoring_batch_size
 
@@ -305,6 +309,9 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Raises:
         DataError: image and heat do not fit each other.
+
+    >>> kerascls.overlay(np.zeros((28, 28, 1), np.uint8), np.ones((28, 28), np.float32)).shape
+    (28, 28, 3)
     """
     import matplotlib
 
@@ -405,6 +412,10 @@ def explain(
         ModelError: the model keeps no Keras layers, has no feature map, or no class `class_name`.
         DataError: what was given is no image, or a folder has no images.
         OutputError: `out` cannot be written.
+
+    >>> explanation = kerascls.explain("saved_models/released/mnist_cnn", "seven.png", "maps", invert=True)[0]
+    >>> explanation.label, explanation.method
+    ('7', 'CAM')
     """
     from kerascls import plots
 

@@ -34,6 +34,10 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ModelError: there is nothing at `path`, or nothing that could be a model.
         RunError: a run folder without a kept model.
+
+    >>> found = kerascls.inspect("saved_models/released/mnist_cnn")
+    >>> found["kind"], found["parameters"], found["refused"]
+    ("a run's Keras model", 1198, None)
     """
     path = Path(path)
     if not path.exists():

@@ -320,6 +320,10 @@ def load(
     Raises:
         ModelError: it is missing, truncated, not a model, not an image classifier, or refused for what it holds.
         RunError: a run folder without a kept model.
+
+    >>> classifier = kerascls.load("saved_models/released/mnist_cnn")
+    >>> classifier.predict("seven.png", invert=True)[0].label
+    '7'
     """
     path = Path(path)
     stated: dict[str, Any] = {}

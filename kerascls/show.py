@@ -64,6 +64,10 @@ def show(
 
     Raises:
         ConfigError: `augmented` without a recipe that has a policy.
+
+    >>> shown = kerascls.show("digits", "digits.png")
+    >>> shown.image_shape, sum(shown.counts["test"])
+    ((28, 28, 1), 364)
     """
     policy, seed, canvas, heading = [], 0, (), None
     tables = override_tables(overrides)

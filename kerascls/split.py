@@ -215,6 +215,10 @@ def split_folder(
         ConfigError: `train` and `validation` cannot be.
         DataError: `source` has no class folders, or splits already; a class is unknown or has too few images.
         OutputError: `destination` exists or cannot be written. Nothing is left behind.
+
+    >>> result = kerascls.split("my_photos", "my_data", train=0.8, validation=0.1)
+    >>> result.counts["bear"]
+    {'train': 8, 'validation': 1, 'test': 1}
     """
     source, destination = Path(source), Path(destination)
     _check_shares(train, validation)

@@ -118,6 +118,10 @@ def sweep(
     Raises:
         ConfigError: a combination has faults, or there is no validation data to compare by. Nothing was trained.
         DataError, ModelError, OutputError: as `kerascls.train`.
+
+    >>> result = kerascls.sweep("mnist_cnn", {"train.learning_rate": [0.003, 0.01]}, data="digits", epochs=1)
+    >>> result.status, [row["trials"] for row in result.summary()]
+    ('complete', [1, 1])
     """
     recipe = os.fspath(recipe)
     if folds < 0 or folds == 1:

@@ -124,6 +124,10 @@ def train(
         ConfigError, DataError, ModelError, OutputError: nothing has been written.
         RunError: `resume` is no run, is being trained, or was of another recipe, data, code or kind of device.
         TrainingFailed: the loss became NaN or infinite; the run folder keeps the best epoch before that.
+
+    >>> result = kerascls.train("mnist_cnn", data="digits", epochs=3, out="my_run")
+    >>> result.status, result.scores["examples"], str(result.path)
+    ('complete', 364, 'my_run')
     """
     tables = override_tables(overrides)
     for key, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed)):

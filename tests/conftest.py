@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 REPOSITORY = Path(__file__).parent.parent
 # A proxy that refuses at once: every request fails as on a machine without a network.
@@ -42,6 +43,23 @@ def empty_folder(tmp_path, monkeypatch):
     """Every test stands in an empty folder of its own."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def readers_folder(empty_folder):
+    """What the examples of the pages and docstrings find: photographs, a seven on white, and the released models."""
+    shutil.copytree(REPOSITORY / "saved_models" / "released", "saved_models/released")
+    table = ["file,class\n"]
+    for name in ("bear", "chimp"):
+        Path("my_photos", name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (32, 24), (20 * i, 100, 50)).save(f"my_photos/{name}/{i}.jpg")
+            table.append(f"my_photos/{name}/{i}.jpg,{name}\n")
+    Path("labels.csv").write_text("".join(table))
+    page = Image.new("L", (400, 400), "white")
+    ImageDraw.Draw(page).line([(120, 90), (280, 90), (190, 320)], "black", 36, "curve")
+    page.save("seven.png")
+    return empty_folder
 
 
 @pytest.fixture(scope="session")
