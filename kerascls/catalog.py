@@ -223,9 +223,14 @@ def policy_options() -> dict[str, dict[str, Any]]:
     return {name: _options(function) for name, function in _policies()[0].items()}
 
 
+def policy_docs() -> dict[str, str]:
+    """The augmentations and what each says of itself and of its options."""
+    return {name: ast.get_docstring(function) for name, function in _policies()[0].items()}
+
+
 def policy_sentences() -> dict[str, str]:
     """The augmentations and the first line of what each says of itself."""
-    return {name: ast.get_docstring(function).splitlines()[0] for name, function in _policies()[0].items()}
+    return {name: doc.splitlines()[0] for name, doc in policy_docs().items()}
 
 
 @functools.cache

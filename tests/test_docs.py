@@ -1,29 +1,36 @@
-"""The documentation: every command is in it, and what it says is run."""
+"""The documentation: its commands and programs are run, what is generated is current, and nothing is without a page."""
 
 import contextlib
+import json
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
-from conftest import REPOSITORY
-from PIL import Image
+from conftest import REPOSITORY, here
 
+import kerascls
 from kerascls.cli import cli
+from tools import generate_docs
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+DOCS = REPOSITORY / "docs"
+PAGES = {path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8") for path in generate_docs.pages()}
+README = PAGES["README.md"]
 
 
-def blocks(kind):
-    return re.findall(rf"^```{kind}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(page, kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
-def console():
+def console(page):
     """Commands after a `$`, each with the lines shown under it."""
-    for block in blocks("console"):
+    for block in blocks(page, "console"):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             line, *shown = part.splitlines()
             yield line, shown
@@ -33,64 +40,263 @@ def without_numbers(text):
     return re.sub(r"\d[\d.,]*", "#", text)
 
 
-def test_every_command_is_documented():
-    commands = {line.split()[1] for line, _ in console() if line.startswith("kerascls ")}
-    assert commands == set(cli.commands)
+def described(page):
+    """The keys in each section of a page: the first column of its tables."""
+    sections = re.split(r"^## (.+)$", page, flags=re.MULTILINE)[1:]
+    return {
+        head: set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+        for head, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+# What a reader has
+
+
+@pytest.fixture(scope="session")
+def mnist_cnn(tmp_path_factory):
+    """The run of which pages say that they use it."""
+    run = tmp_path_factory.mktemp("docs") / "mnist_cnn"
+    command = [sys.executable, "-m", "kerascls", "train", "mnist_cnn", "--data", "digits", "--out", str(run)]
+    subprocess.run(command, check=True, capture_output=True)
+    return run
+
+
+@pytest.fixture(scope="session")
+def pretrained_weights():
+    """Random numbers, where Keras keeps what it has downloaded."""
+    cache = Path.home() / ".keras" / "models"
+    cache.mkdir(parents=True, exist_ok=True)
+    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(224, 224, 3))
+    network.save(cache / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5")
+
+
+def my_digits():
+    """The released model's samples in one folder per digit."""
+    samples = Path("saved_models/released/mnist_cnn/samples")
+    told = json.loads((samples / "samples.json").read_text())
+    for file, label in zip(told["files"], told["labels"], strict=True):
+        Path("my_digits", label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(samples / file, Path("my_digits", label, file))
+
+
+def foreign():
+    layers = [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
+    keras.Sequential(layers).save("foreign.keras")
+
+
+def give(thing, request):
+    """Puts into the folder what a page says in a comment, `given`, that its reader has."""
+    if thing == "saved_models/mnist_cnn":
+        shutil.copytree(request.getfixturevalue("mnist_cnn"), thing)
+    elif thing == "pretrained weights":
+        request.getfixturevalue("pretrained_weights")
+    elif thing == "names.txt":
+        Path(thing).write_text("cat\ndog\n")
+    else:
+        {"my_digits": my_digits, "foreign.keras": foreign}[thing]()
+
+
+class Shell:
+    """Runs a page's lines in the folder, as a reader would type them."""
+
+    def __init__(self, folder):
+        self.servers, self.server, self.port = contextlib.ExitStack(), None, "8501"
+        (folder / "bin").mkdir()
+        for name, arguments in (("kerascls", "-m kerascls"), ("python", "")):
+            (folder / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+            (folder / "bin" / name).chmod(0o755)
+        self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "no_proxy": "127.0.0.1"}
+
+    def run(self, line):
+        """What a command prints on stdout and stderr; of a server, which answers the lines that follow, its first line
+        for each model."""
+        if line.startswith("kerascls serve "):
+            return self.serve(line)
+        line = line.replace("8501", self.port)  # which something else may have here
+        process = subprocess.run(
+            line, shell=True, capture_output=True, text=True, env=self.environment, timeout=600, check=False
+        )
+        assert process.returncode == 0, f"{line}\n{process.stdout}{process.stderr}"
+        return process.stdout, process.stderr
+
+    def serve(self, line):
+        self.close()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = str(free.getsockname()[1])
+        command = [*line.split(), "--port", self.port]
+        self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment)
+        return "".join(self.server.stdout.readline() for _ in range(max(1, line.count("--model ")))), ""
+
+    def program(self, text):
+        """A Python program, or a file whose first line says what to do with it."""
+        command = [sys.executable, "-c", text]
+        if head := re.match(r"# (\w+\.py): (kerascls train .+)\n", text):
+            Path(head[1]).write_text(text)
+            command = [*head[2].split(), "--epochs", "1"]
+        process = subprocess.run(
+            command, capture_output=True, text=True, env=self.environment, timeout=600, check=False
+        )
+        assert process.returncode == 0, f"{text}\n{process.stderr}"
+
+    def close(self):
+        if self.server is not None:
+            self.server.send_signal(signal.SIGTERM)
+            self.server.communicate(timeout=60)
+            assert self.server.returncode == 0
+            self.server = None
+
+
+@pytest.fixture
+def shell(readers_folder):
+    with contextlib.closing(Shell(readers_folder)) as shell:
+        yield shell
+
+
+# Pages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page, "console|python")])
+def test_a_page_prints_what_it_shows(name, shell, request):
+    """Numbers apart: those that a page may promise are asserted elsewhere."""
+    page = PAGES[name]
+    for things in re.findall(r"<!-- given: (.+) -->", page):
+        for thing in things.split(", "):
+            give(thing, request)
+    lines = [(line, shown) for line, shown in console(page) if "pip install" not in line]
+    for line, shown in lines:
+        printed = shell.run(line)
+        for expected in shown:
+            assert without_numbers(expected) in without_numbers("".join(printed)), f"{line}\n{''.join(printed)}"
+        if "released" in line and "predict " in line and "seven.png" in line:
+            assert printed[0].startswith("seven.png: 7 ")
+    for program in blocks(page, "python"):
+        shell.program(program)
+
+
+def test_every_command_has_its_page_and_every_page_its_command():
+    pages = {path.stem for path in (DOCS / "commands").glob("*.md")} - {"index"}
+    assert pages == set(cli.commands)
+
+
+@pytest.mark.parametrize("name", cli.commands)
+def test_a_commands_page_begins_with_the_examples_of_its_help(name):
+    page = PAGES[f"docs/commands/{name}.md"]
+    examples = cli.commands[name].examples
+    shown = [line for line, _ in console(page.partition("\n## ")[0]) if line.startswith(f"kerascls {name}")]
+    assert shown[:2] == list(examples) and f"<!-- generated: synopsis {name} -->" in page
+
+
+def test_generated_parts_are_current(capsys):
+    assert generate_docs.main(["--check"]) == 0, capsys.readouterr().out + "run: python -m tools.generate_docs"
+
+
+def test_the_generator_names_and_mends_pages_that_are_out_of_date(empty_folder, monkeypatch, capsys):
+    (empty_folder / "docs").mkdir()
+    Path("README.md").write_text("Nothing is generated.\n")
+    Path("docs/train.md").write_text("# Train\n<!-- generated: synopsis train -->\nold\n<!-- end -->\nby hand\n")
+    monkeypatch.setattr(generate_docs, "ROOT", empty_folder)
+    assert generate_docs.main(["--check"]) == 1 and capsys.readouterr().out == "out of date: docs/train.md\n"
+    assert generate_docs.main([]) == 0 and generate_docs.main(["--check"]) == 0
+    text = Path("docs/train.md").read_text()
+    assert "kerascls train [OPTIONS] [RECIPE]" in text and "\nold\n" not in text and text.endswith("-->\nby hand\n")
+
+
+def test_commands_and_recipe_keys_are_generated_without_tensorflow():
+    program = (
+        "import sys; from tools.generate_docs import PARTS; PARTS['commands'](); PARTS['synopsis']('train'); "
+        "PARTS['recipe-keys']('train'); PARTS['models'](); PARTS['augmentations'](); PARTS['errors'](); "
+        "print('tensorflow' in sys.modules)"
+    )
+    process = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert process.stdout == "False\n", process.stderr
+
+
+def test_everything_public_is_in_the_python_reference():
+    parts = re.findall(r"<!-- generated: api (\w+) -->", PAGES["docs/reference/python-api.md"])
+    assert sorted(parts) == sorted(name for name in kerascls.__all__ if name != "__version__")
 
 
 def test_the_first_screen_has_the_two_lines_that_ci_runs():
-    lines = [line for line, _ in console()][:2]
+    lines = [line for line, _ in console(README)][:2]
     assert lines[0].endswith("pip install . && kerascls train mnist_cnn")
     assert lines[1].endswith("pip install -e '.[test]' && python -m pytest")
     assert README.index(lines[1]) < 1200
 
 
+def test_links_of_the_readme_lead_somewhere():
+    text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (REPOSITORY / target).exists(), target
+
+
+def test_every_environment_variable_that_is_read_is_documented():
+    page = PAGES["docs/reference/environment-variables.md"]
+    read = set()
+    for path in (REPOSITORY / "kerascls").rglob("*.py"):
+        read |= set(re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", path.read_text(encoding="utf-8")))
+    read -= {"KERASCLS_CORES"}  # which a proof gives to its own process
+    assert read <= set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+
+
+@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
+def test_the_completion_script_of_a_shell_is_printed(shell_name):
+    assert f"_KERASCLS_COMPLETE={shell_name}_source kerascls" in PAGES["docs/guides/shell-completion.md"]
+    assert f"_KERASCLS_COMPLETE={shell_name}_complete" in completed(f"{shell_name}_source")
+
+
+def test_a_commands_name_is_completed():
+    assert completed("bash_complete", COMP_WORDS="kerascls tr", COMP_CWORD="1") == "plain,train\n"
+    formats = completed("bash_complete", COMP_WORDS="kerascls export --format lite", COMP_CWORD="3")
+    assert formats == "plain,litert\nplain,litert_float16\nplain,litert_int8\n"
+
+
+def completed(instruction, **environment):
+    program = "from kerascls.cli import main; main()"
+    environment = {**os.environ, "_KERASCLS_COMPLETE": instruction, **environment}
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    return process.stdout
+
+
 @pytest.mark.slow
-def test_the_readmes_commands_print_what_it_shows(tmp_path):
-    """Numbers apart: those that a README may promise are asserted elsewhere."""
-    (tmp_path / "saved_models").mkdir()
-    (tmp_path / "saved_models" / "released").symlink_to(REPOSITORY / "saved_models" / "released")
-    (tmp_path / "bin").mkdir()
-    for name, arguments in (("kerascls", "-m kerascls"), ("python", "")):
-        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
-        (tmp_path / "bin" / name).chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "no_proxy": "127.0.0.1"}
-    for name in ("bear", "chimp"):  # the user's photographs
-        (tmp_path / "my_photos" / name).mkdir(parents=True)
-        for i in range(10):
-            Image.new("RGB", (32, 24), (20 * i, 100, 50)).save(tmp_path / "my_photos" / name / f"{i}.jpg")
-    names = [str(path.relative_to(tmp_path)) for path in sorted((tmp_path / "my_photos").rglob("*.jpg"))]
-    table = [f"{name},{name.split('/')[1]}\n" for name in names]
-    (tmp_path / "labels.csv").write_text("file,class\n" + "".join(table))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    with contextlib.ExitStack() as servers:
-        for line, shown in list(console())[2:]:
-            line = line.replace("8501", port)  # which something else may have here
-            if line.startswith("kerascls serve "):  # it answers the lines that follow
-                command = [*line.split(), "--port", port]
-                server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
-                servers.enter_context(server)
-                servers.callback(server.terminate)
-                assert [without_numbers(text) for text in shown] == [without_numbers(server.stdout.readline().rstrip())]
-                continue
-            process = subprocess.run(
-                line, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300
-            )
-            assert process.returncode == 0, f"{line}\n{process.stderr}"
-            printed = without_numbers(process.stdout + process.stderr)
-            for expected in shown:
-                assert without_numbers(expected) in printed, f"{line}\n{process.stdout}{process.stderr}"
-            if "released" in line and "predict " in line:
-                assert process.stdout.startswith("seven.png: 7 ")
-    assert server.returncode == 0
-    for program in blocks("python"):
-        command = [sys.executable, "-c", program]
-        if head := re.match(r"# (\w+\.py): (kerascls train .+)\n", program):  # a file, and what to do with it
-            (tmp_path / head[1]).write_text(program)
-            command = [*head[2].split(), "--epochs", "1"]
-        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300)
-        assert process.returncode == 0, f"{program}\n{process.stderr}"
+def test_json_outputs_have_the_keys_that_their_page_describes(readers_folder, capsys):
+    my_digits()
+    sections = described(PAGES["docs/reference/json-outputs.md"])
+    sometimes = {"confusion_counts", "seen", "features", "resumed", "error"}
+
+    def printed(*arguments):
+        code, out, err = here(*arguments, capsys=capsys)
+        assert code == 0, err
+        return json.loads(out.splitlines()[-1])
+
+    trained = printed("train", "mnist_cnn", "--data", "digits", "--epochs", 2, "--profile", "--out", "run", "--json")
+    here("export", "run", "--format", "h5", capsys=capsys)
+    read = lambda name: json.loads(Path("run", name).read_text())  # noqa: E731
+    answers = {
+        "Scores": trained["test"],
+        "metrics.json": read("metrics.json"),
+        "manifest.json": read("manifest.json"),
+        "kerascls train --json": trained,
+        "kerascls predict --json": printed("predict", "run", "my_digits/7", "--json"),
+        "kerascls explain --json": printed("explain", "run", "my_digits/7", "--json"),
+        "kerascls summary --json": printed("summary", "run", "--json"),
+        "kerascls inspect --json": printed("inspect", "run", "--json"),
+        "kerascls sweep --json": printed("sweep", "mnist_cnn", "--data", "digits", "--epochs", 1, "--json")[0],
+        "kerascls devices --json": printed("devices", "--json"),
+        "exports/export.json": read("exports/export.json"),
+        "profile.json": read("profile.json"),
+    }
+    for head, answer in answers.items():
+        assert sections[head] - sometimes <= set(answer) <= sections[head], head
+    other = printed("evaluate", "run", "--data", "my_digits", "--json")
+    assert set(other) == set(trained["test"]) | {"seen"} <= sections["Scores"]
+    columns = Path("run/history.csv").read_text().splitlines()[0].split(",")
+    assert all(f"`{name}`" in PAGES["docs/reference/json-outputs.md"] for name in columns)
+    (export,) = read("exports/export.json")["exports"].values()
+    assert all(f'"{key}"' in PAGES["docs/reference/json-outputs.md"] for key in export)
+
+
+# What else is written
 
 
 def test_recipe_headers_say_what_was_measured():
@@ -116,8 +322,9 @@ def test_nothing_names_this_machine_or_its_tools():
             assert not [word for word in words if word in text], name
 
 
-def test_readme_asks_openvino_for_the_precision_that_exports_are_proved_by():
+@pytest.mark.parametrize("name", ["docs/commands/export.md"])
+def test_pages_ask_openvino_for_the_precision_that_exports_are_proved_by(name):
     from kerascls.proof import PROBES
 
     option = '"CPU", {"INFERENCE_PRECISION_HINT": "f32"}'
-    assert option in README and '"INFERENCE_PRECISION_HINT": "f32"' in PROBES["openvino"]
+    assert option in PAGES[name] and '"INFERENCE_PRECISION_HINT": "f32"' in PROBES["openvino"]
