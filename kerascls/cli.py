@@ -118,7 +118,7 @@ trust_option = click.option(
     context_settings={"allow_extra_args": True},
     examples=(
         "kerascls train my_photos",
-        "kerascls train mnist_cnn --epochs 3 --set train.learning_rate=0.01",
+        "kerascls train mnist_cnn --data digits --epochs 3 --set train.learning_rate=0.01",
     ),
 )
 @click.argument("recipe", required=False)
@@ -326,8 +326,8 @@ def _parse_seeds(text: str) -> list[int]:
 @cli.command(
     context_settings={"allow_extra_args": True},
     examples=(
-        "kerascls sweep mnist_cnn --epochs 2 --set train.learning_rate=0.003,0.01",
-        "kerascls sweep mnist_cnn --epochs 2 --set train.batch_size=32,64 --folds 3",
+        "kerascls sweep mnist_cnn --data digits --epochs 2 --set train.learning_rate=0.003,0.01",
+        "kerascls sweep mnist_cnn --data digits --epochs 2 --set train.batch_size=32,64 --folds 3",
     ),
 )
 @click.argument("recipe")

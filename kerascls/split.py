@@ -218,7 +218,7 @@ def split_folder(
 
     >>> result = kerascls.split("my_photos", "my_data", train=0.8, validation=0.1)
     >>> result.counts["bear"]
-    {'train': 8, 'validation': 1, 'test': 1}
+    {'train': 16, 'validation': 2, 'test': 2}
     """
     source, destination = Path(source), Path(destination)
     _check_shares(train, validation)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 REPOSITORY = Path(__file__).parent.parent
 # A proxy that refuses at once: every request fails as on a machine without a network.
@@ -50,10 +50,12 @@ def readers_folder(empty_folder):
     """What the examples of the pages and docstrings find: photographs, a seven on white, and the released models."""
     shutil.copytree(REPOSITORY / "saved_models" / "released", "saved_models/released")
     table = ["file,class\n"]
-    for name in ("bear", "chimp"):
+    for name, color in (("bear", (200, 100, 60)), ("chimp", (60, 100, 200))):
         Path("my_photos", name).mkdir(parents=True)
-        for i in range(10):
-            Image.new("RGB", (32, 24), (20 * i, 100, 50)).save(f"my_photos/{name}/{i}.jpg")
+        for i in range(20):
+            picture = Image.linear_gradient("L").rotate(18 * i).resize((64, 48))
+            picture = ImageOps.colorize(picture, (i, i, i), color)
+            picture.save(f"my_photos/{name}/{i}.jpg")
             table.append(f"my_photos/{name}/{i}.jpg,{name}\n")
     Path("labels.csv").write_text("".join(table))
     page = Image.new("L", (400, 400), "white")
