@@ -16,7 +16,7 @@ import numpy as np
 
 from kerascls import metrics
 from kerascls.card import Card, usual_border
-from kerascls.catalog import model_file
+from kerascls.catalog import is_ours, model_file
 from kerascls.config import Config, load_config, override_tables
 from kerascls.contents import Seen
 from kerascls.datasets import Dataset, Split, in_batches, load_recipe_data, skipped_lines, spread
@@ -361,12 +361,13 @@ class _Training(Fit):
                 f"{printable(names[counts.argmax()])!r} scores {counts.max() / counts.sum():.3f}{advice}"
             )
         options = self.config.model.options
-        if model_file(str(options.get("backbone", ""))):
-            if wanted := options["pixel_range"]:
-                told = f"is given pixels in [{wanted[0]:g}, {wanted[1]:g}], by model.pixel_range"
-            else:
-                told = "is a model of kerascls: its head is left out, and it is given pixels as it was"
-            notes.append(f"{options['backbone']} {told}")
+        if file := model_file(str(options.get("backbone", ""))):
+            pixels = options["pixel_range"]
+            notes.append(
+                f"{options['backbone']} is a kerascls model: its head is removed, and it gets pixels as in its training"
+                if is_ours(file)
+                else f"{options['backbone']} gets pixels in [{pixels[0]:g}, {pixels[1]:g}], by model.pixel_range"
+            )
         if wish.devices == "mirrored" and place.replicas == 1:
             notes.append(f"devices.devices = mirrored: there is one device, {place.devices[0]}, and nothing to share.")
         if wish.xla and not self.compiles_with_xla():

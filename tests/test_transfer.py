@@ -476,6 +476,20 @@ def test_a_run_is_a_backbone_without_its_head(digits_run):
         build_model("transfer", (28, 28, 3), 3, backbone=str(digits_run))
 
 
+def test_the_pixels_of_a_backbone_are_reported(tiny, digits_run, capsys):
+    """A recipe's pixel_range is that of files from other programs: a run ignores it."""
+    kerascls.train(tiny, epochs=1, overrides={"finetune": {"epochs": 0}}, quiet=False)
+    assert "tiny.keras gets pixels in [-1, 1], by model.pixel_range\n" in capsys.readouterr().err
+    changes = {
+        "model": {"backbone": str(digits_run)},
+        "data": {"image_shape": [28, 28, 1]},
+        "finetune": {"epochs": 0},
+    }
+    kerascls.train(tiny, epochs=1, overrides=changes, quiet=False)
+    expected = f"{digits_run} is a kerascls model: its head is removed, and it gets pixels as in its training\n"
+    assert expected in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_training_goes_on_from_a_transfer_model_by_its_backbone(tiny):
     first = kerascls.train(tiny, out="first", epochs=1)
