@@ -151,7 +151,7 @@ def _other_file(path: Path) -> str:
     if suffix in TABLES:
         return (
             f"{path} is a table, and labels in tables are not read. Put the images into one folder a class, or read "
-            "the table in a data set of your own, ./my_data.py (README: A model or a data set of your own)."
+            "the table in a data set of your own, ./my_data.py (docs/guides/your-own-model-or-data.md)."
         )
     packed = next((kind for at, magic, kind in _ARCHIVES if head.startswith(magic, at)), None)
     if packed:
@@ -164,7 +164,7 @@ def _other_file(path: Path) -> str:
     what = f"a file ({suffix})" if suffix else "a file"
     return (
         f"{path} is {what} that is not read. Expected a folder with one folder a class, FILE.npz, or ./my_data.py, "
-        "which may read it (README: A model or a data set of your own)."
+        "which may read it (docs/guides/your-own-model-or-data.md)."
     )
 
 

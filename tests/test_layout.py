@@ -424,11 +424,11 @@ def test_classes_of_folders_alone_are_shown_where_they_are_stated(root, capsys):
     assert code == 0 and out.splitlines()[-1].split() == ["all", "4"]
 
 
-def test_the_readmes_data_set_reads_labels_from_a_table(root, tmp_path, capsys):
+def test_the_guides_data_set_reads_labels_from_a_table(root, tmp_path, capsys):
     root(*(f"{i}.png" for i in range(6)))
     Path("labels.csv").write_text("file,class\n" + "".join(f"d/{i}.png,{'ab'[i % 2]}\n" for i in range(6)))
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(# my_data\.py.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    guide = (REPOSITORY / "docs/guides/your-own-model-or-data.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(# my_data\.py.*?)^```$", guide, re.MULTILINE | re.DOTALL)
     Path("my_data.py").write_text(code)
     dataset = load("./my_data.py")
     assert dataset.class_names == ("a", "b") and counts(dataset) == {"train": [3, 3]}

@@ -270,9 +270,9 @@ def test_a_subclassed_model_is_refused_since_its_file_needs_its_code():
         check_model("./mine.py", Subclass(), (8, 8, 1), 2)
 
 
-def test_the_readmes_network_trains_as_it_stands(capsys):
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"^```python\n(# my_net.py: .*?)^```$", readme, re.MULTILINE | re.DOTALL)
+def test_the_guides_network_trains_as_it_stands(capsys):
+    guide = (REPOSITORY / "docs/guides/your-own-model-or-data.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(# my_net.py: .*?)^```$", guide, re.MULTILINE | re.DOTALL)
     Path("my_net.py").write_text(program)
     words = re.match(r"# my_net.py: kerascls (.*)\n", program)[1].split()
     small_npz("small.npz", count=10)
