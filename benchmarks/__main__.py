@@ -20,6 +20,7 @@ from kerascls.errors import KerasclsError, OutputError
 from kerascls.files import write_json, write_text
 
 RESULTS = REPOSITORY / "benchmarks" / "results.json"
+PAGE = REPOSITORY / "docs" / "results" / "benchmarks.md"
 # Name to the module that measures it: it has `describe` and `turn`.
 BENCHMARKS: dict[str, ModuleType] = {
     **dict.fromkeys(TRAININGS, trainings),
@@ -77,8 +78,7 @@ def main(
     Results are written after every turn, of the benchmarks that ran; others keep what they had.
     """
     if only_table:
-        readme = REPOSITORY / "README.md"
-        write_text(readme, with_table(readme.read_text(encoding="utf-8"), read_results(results)))
+        write_text(PAGE, with_table(PAGE.read_text(encoding="utf-8"), read_results(results)))
         return
     if tiny and results == RESULTS:
         raise click.UsageError("--tiny measures nothing worth keeping: name another file with --results FILE.")

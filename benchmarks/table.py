@@ -1,4 +1,4 @@
-"""benchmarks/results.json to the table in README.md, between two markers; nothing is in it but what the file has."""
+"""Writes the table of docs/results/benchmarks.md, between two markers, from benchmarks/results.json alone."""
 
 from typing import Any
 
@@ -97,10 +97,10 @@ def _machine(entry: dict[str, Any]) -> str:
     )
 
 
-def with_table(readme: str, results: dict[str, Any]) -> str:
-    """`readme` with what stands between the two markers made anew."""
-    before, _, rest = readme.partition(BEGIN)
+def with_table(page: str, results: dict[str, Any]) -> str:
+    """`page` with a new table between the two markers."""
+    before, _, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"README.md must have the lines {BEGIN!r} and {END!r}.")
+        raise ValueError(f"The page must have the lines {BEGIN!r} and {END!r}.")
     return f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}"

@@ -1,4 +1,4 @@
-"""The benchmarks: their arithmetic, the networks that they compare, and the README's table."""
+"""The benchmarks: their arithmetic, the networks that they compare, and the table of docs/results/benchmarks.md."""
 
 import doctest
 import importlib.util
@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import REPOSITORY
 
 from benchmarks import __main__ as runner
 from benchmarks import measure, plan, table, trainings
@@ -359,9 +358,9 @@ def test_a_tiny_pair_from_end_to_end(tmp_path):
 # The table
 
 
-def test_the_readmes_table_is_what_results_json_has():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert table.with_table(readme, runner.read_results(runner.RESULTS)) == readme
+def test_the_pages_table_is_what_results_json_has():
+    page = runner.PAGE.read_text(encoding="utf-8")
+    assert table.with_table(page, runner.read_results(runner.RESULTS)) == page
 
 
 def test_a_table_compares_seconds_to_an_accuracy_and_whole_schedules():

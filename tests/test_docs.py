@@ -22,6 +22,7 @@ from tools import generate_docs
 DOCS = REPOSITORY / "docs"
 PAGES = {path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8") for path in generate_docs.pages()}
 README = PAGES["README.md"]
+CHINESE = (REPOSITORY / "README.zh-CN.md").read_text(encoding="utf-8")
 
 
 def blocks(page, kind):
@@ -37,7 +38,8 @@ def console(page):
 
 
 def without_numbers(text):
-    return re.sub(r"\d[\d.,]*", "#", text)
+    """Nor the spaces that align them in columns."""
+    return re.sub(r" +", " ", re.sub(r"\d[\d.,]*", "#", text))
 
 
 def shows(text, line):
@@ -233,10 +235,26 @@ def test_the_first_screen_has_the_two_lines_that_ci_runs():
     assert README.index(lines[1]) < 1200
 
 
-def test_links_of_the_readme_lead_somewhere():
-    text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("page", [README, CHINESE], ids=["README.md", "README.zh-CN.md"])
+def test_links_of_the_readme_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (REPOSITORY / target).exists(), target
+
+
+def test_the_chinese_readme_has_the_commands_the_links_and_the_figures_of_the_readme():
+    pages = (CHINESE, README)
+    commands, english_commands = (list(console(page)) for page in pages)
+    assert commands == english_commands
+    links, english_links = (re.findall(r"\]\(((?:docs|CHANGELOG)[^)]*)\)", page) for page in pages)
+    assert links == english_links
+    lines = [[line for line in page.splitlines() if re.match(r"\| `(mnist|cifar)", line)] for page in pages]
+    rows, english_rows = ([re.findall(r"`\w+`|\d[\d,.]*", line) for line in found] for found in lines)
+    assert rows == english_rows and len(rows) == 6
+
+
+def test_the_readme_is_one_page():
+    assert len(README.splitlines()) <= 120
 
 
 def test_every_environment_variable_that_is_read_is_documented():

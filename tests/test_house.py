@@ -6,7 +6,6 @@ from pathlib import Path
 from kerascls.cli import cli
 
 PACKAGE = Path(__file__).parent.parent / "kerascls"
-README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 
 ORDER = """
 errors status json_files files memory kinds catalog recipe_faults config card scan runs cache metrics plots process
@@ -59,13 +58,12 @@ def test_modules_import_only_modules_to_their_left():
     assert wrong == []
 
 
-def test_a_command_its_module_its_test_and_its_heading_share_a_name():
+def test_a_command_its_module_its_test_and_its_page_share_a_name():
     for name in cli.commands:
         module = LODGERS.get(name, name)
         assert (PACKAGE / f"{module}.py").is_file(), name
         assert (PACKAGE.parent / "tests" / f"test_{module}.py").is_file(), name
-        heading = f"\n### {name.capitalize()}" if name not in LODGERS else f"kerascls {name}"
-        assert heading in README, f"README lacks {heading.strip()!r}"
+        assert (PACKAGE.parent / "docs" / "commands" / f"{name}.md").is_file(), name
 
 
 def test_no_module_is_called_utils():
