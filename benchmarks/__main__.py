@@ -17,7 +17,7 @@ from benchmarks.measure import REPOSITORY, NotRun, machine, package_versions, su
 from benchmarks.plan import TRAININGS, Settings
 from benchmarks.table import table, with_table
 from kerascls.errors import KerasclsError, OutputError
-from kerascls.files import write_json, write_text
+from kerascls.system.atomic_files import write_json, write_text
 
 RESULTS = REPOSITORY / "benchmarks" / "results.json"
 PAGE = REPOSITORY / "docs" / "results" / "benchmarks.md"

@@ -58,9 +58,9 @@ def turn(
 
 
 def run(name: str, file: str, epochs: str) -> Measurement:
-    from kerascls.config import load_config
     from kerascls.devices import placement_for
-    from kerascls.process import deterministic_ops
+    from kerascls.recipes.schema import load_config
+    from kerascls.system.process import deterministic_ops
 
     placement_for(load_config(EPOCH_ARTICLE).devices)
     with deterministic_ops():
@@ -86,9 +86,9 @@ Epoch = Callable[[int], tuple[float, float]]  # trains the epoch of that number,
 
 
 def our_epoch(images: Any, labels: Any) -> Epoch:
-    from kerascls.config import load_config
-    from kerascls.datasets import Split
-    from kerascls.pipeline import TrainingBatches
+    from kerascls.data.batches import TrainingBatches
+    from kerascls.data.loading import Split
+    from kerascls.recipes.schema import load_config
 
     train = load_config(EPOCH_ARTICLE).train
     batches = TrainingBatches(Split.of(images, labels), 10, train.batch_size, train.seed)
@@ -99,7 +99,7 @@ def usual_epoch(images: Any, labels: Any) -> Epoch:
     """The pipeline of TensorFlow's guides. Its network, compile and fit are ours."""
     import tensorflow as tf
 
-    from kerascls.config import load_config
+    from kerascls.recipes.schema import load_config
 
     batch_size = load_config(EPOCH_ARTICLE).train.batch_size
     dataset = (
@@ -116,12 +116,12 @@ def _fit(dataset: Any, steps: int, batches: Any = None) -> Epoch:
     """Epochs of `fit` on a model that is compiled as `kerascls.train` compiles it, and fed so from `batches`."""
     import keras
 
-    from kerascls.callbacks import EpochState
-    from kerascls.config import load_config
-    from kerascls.fit import steps_per_execution
     from kerascls.models import build_model
-    from kerascls.optimizers import make_optimizer
-    from kerascls.steps import TrainingModel
+    from kerascls.recipes.schema import load_config
+    from kerascls.training.callbacks.checkpoints import EpochState
+    from kerascls.training.fit import steps_per_execution
+    from kerascls.training.optimizers import make_optimizer
+    from kerascls.training.step import TrainingModel
 
     class Clock(keras.callbacks.Callback):
         """What history.csv's `seconds` would be without validation and saving."""
@@ -158,7 +158,7 @@ def by_hand(images: Any, labels: Any) -> Epoch:
     """The same network, loss and Adam in TensorFlow alone, an epoch a single call; no metric but the mean loss."""
     import tensorflow as tf
 
-    from kerascls.config import load_config
+    from kerascls.recipes.schema import load_config
 
     train = load_config(EPOCH_ARTICLE).train
     count, batch_size = len(images), train.batch_size

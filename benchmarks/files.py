@@ -61,9 +61,9 @@ def _count(settings: Settings) -> int:
 
 
 def draw(folder: str, count: str) -> None:
-    from kerascls.datasets import load_dataset
-    from kerascls.files import atomic
-    from kerascls.images import encode_png
+    from kerascls.data.loading import load_dataset
+    from kerascls.images.decode import encode_png
+    from kerascls.system.atomic_files import atomic
 
     splits = load_dataset("digits").splits
     images = [image for split in splits.values() for image in split.images][: int(count)]

@@ -21,7 +21,7 @@ from keras import layers  # noqa: E402
 
 from benchmarks.plan import TRAININGS  # noqa: E402
 from benchmarks.trainings import loop_arguments  # noqa: E402
-from kerascls.config import Train, load_config  # noqa: E402
+from kerascls.recipes.schema import Train, load_config  # noqa: E402
 
 
 def network(name: str) -> keras.Model:

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from kerascls.catalog import is_recipe
+from kerascls.recipes.catalog import is_recipe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,11 +63,11 @@ def draw(folder: Path, count: int) -> dict[str, Any]:
 
     from PIL import Image
 
-    from kerascls.card import Card
-    from kerascls.datasets import load_dataset
-    from kerascls.files import atomic
+    from kerascls.data.loading import load_dataset
+    from kerascls.formats.card import Card
+    from kerascls.formats.writing import save_keras
     from kerascls.models import build_model
-    from kerascls.save import save_keras
+    from kerascls.system.atomic_files import atomic
 
     dataset = load_dataset("shapes", image_shape=(SIDE, SIDE, 3))
     shape = (MODEL_SIDE, MODEL_SIDE, 3)
@@ -88,7 +88,7 @@ def draw(folder: Path, count: int) -> dict[str, Any]:
 def decode(folder: Path, count: int) -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):  # before TensorFlow makes its threads
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    from kerascls.images import read_batch
+    from kerascls.images.decode import read_batch
 
     files = sorted((folder / "files").iterdir())[:2000]
     batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]
@@ -102,7 +102,7 @@ def decode(folder: Path, count: int) -> dict[str, Any]:
 def forward(folder: Path, count: int) -> dict[str, Any]:
     import numpy as np
 
-    from kerascls.load import load
+    from kerascls.inference.loading import load
 
     classifier = load(folder / "model.keras")
     images = np.random.default_rng(0).integers(0, 256, (BATCH, MODEL_SIDE, MODEL_SIDE, 3), np.uint8)
@@ -115,7 +115,7 @@ def forward(folder: Path, count: int) -> dict[str, Any]:
 
 
 def ours(folder: Path, count: int) -> dict[str, Any]:
-    from kerascls.predict import predict
+    from kerascls.inference.predict import predict
 
     answers = predict(folder / "model.keras", [folder / "files"], csv_file=folder / "answers.csv")
     answered = len(next(answers))

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.plan import TRAININGS
 from benchmarks.trainings import loop_arguments
-from kerascls.config import Train, load_config
+from kerascls.recipes.schema import Train, load_config
 
 CLASSES = ("alien", "predator")
 

@@ -27,7 +27,7 @@ from benchmarks.measure import (
     scheduled,
 )
 from benchmarks.plan import ARTICLE, SIDES, TRAININGS, Settings, Training
-from kerascls.config import load_config
+from kerascls.recipes.schema import load_config
 
 LONGEST_WHOLE_SECONDS = 120  # a baseline that would train for longer is extrapolated from blocks
 TINY_BLOCK_STEPS = 10
@@ -232,8 +232,8 @@ def loop_arguments() -> dict[str, Any]:
 def write_arrays(name: str, file: str, data_dir: str | None = None) -> None:
     import numpy as np
 
-    from kerascls.datasets import load_dataset
-    from kerascls.files import atomic
+    from kerascls.data.loading import load_dataset
+    from kerascls.system.atomic_files import atomic
 
     splits = load_dataset(name, data_dir).splits
     arrays = {f"{letter}_{split}": values for split in ("train", "test") for letter, values in _xy(splits[split])}

@@ -11,66 +11,53 @@ Importing this leaves TensorFlow unimported; the first call imports it.
 """
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kerascls.adopt import adopt as adopt
-    from kerascls.evaluate import Evaluation as Evaluation
-    from kerascls.evaluate import evaluate as evaluate
-    from kerascls.explain import Explanation as Explanation
-    from kerascls.explain import explain as explain
-    from kerascls.explain import heat_maps as heat_maps
-    from kerascls.explain import overlay as overlay
-    from kerascls.export import Export as Export
-    from kerascls.export import export as export
-    from kerascls.inspect import inspect as inspect
-    from kerascls.load import Classifier as Classifier
-    from kerascls.load import Prediction as Prediction
-    from kerascls.load import load as load
-    from kerascls.show import show as show
-    from kerascls.split import split as split
-    from kerascls.sweep import SweepResult as SweepResult
-    from kerascls.sweep import sweep as sweep
-    from kerascls.train import TrainResult as TrainResult
-    from kerascls.train import train as train
+    from kerascls.data.show import show as show
+    from kerascls.data.splits import split as split
+    from kerascls.exporting.adopt import adopt as adopt
+    from kerascls.exporting.export import Export as Export
+    from kerascls.exporting.export import export as export
+    from kerascls.formats.inspect import inspect as inspect
+    from kerascls.inference.evaluate import Evaluation as Evaluation
+    from kerascls.inference.evaluate import evaluate as evaluate
+    from kerascls.inference.explain import Explanation as Explanation
+    from kerascls.inference.explain import explain as explain
+    from kerascls.inference.explain import heat_maps as heat_maps
+    from kerascls.inference.explain import overlay as overlay
+    from kerascls.inference.loading import Classifier as Classifier
+    from kerascls.inference.loading import Prediction as Prediction
+    from kerascls.inference.loading import load as load
+    from kerascls.training.sweep import SweepResult as SweepResult
+    from kerascls.training.sweep import sweep as sweep
+    from kerascls.training.train import TrainResult as TrainResult
+    from kerascls.training.train import train as train
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "train": "train",
-    "TrainResult": "train",
-    "adopt": "adopt",
-    "evaluate": "evaluate",
-    "Evaluation": "evaluate",
-    "load": "load",
-    "inspect": "inspect",
-    "show": "show",
-    "split": "split",
-    "Classifier": "load",
-    "Prediction": "load",
-    "sweep": "sweep",
-    "SweepResult": "sweep",
-    "explain": "explain",
-    "Explanation": "explain",
-    "heat_maps": "explain",
-    "overlay": "explain",
-    "export": "export",
-    "Export": "export",
+    "train": "training.train",
+    "TrainResult": "training.train",
+    "adopt": "exporting.adopt",
+    "evaluate": "inference.evaluate",
+    "Evaluation": "inference.evaluate",
+    "load": "inference.loading",
+    "inspect": "formats.inspect",
+    "show": "data.show",
+    "split": "data.splits",
+    "Classifier": "inference.loading",
+    "Prediction": "inference.loading",
+    "sweep": "training.sweep",
+    "SweepResult": "training.sweep",
+    "explain": "inference.explain",
+    "Explanation": "inference.explain",
+    "heat_maps": "inference.explain",
+    "overlay": "inference.explain",
+    "export": "exporting.export",
+    "Export": "exporting.export",
 }
 __all__ = [*_HOME, "__version__"]
-
-
-class _Package(types.ModuleType):
-    """`kerascls.train` is the function, although kerascls/train.py is a module of that name.
-
-    Python binds a submodule to its package when it is imported; here that would hide the function.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> Any:
@@ -83,6 +70,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -19,8 +19,8 @@ import click
 
 from kerascls import __version__, errors
 from kerascls.errors import ConfigError, KerasclsError
-from kerascls.json_files import json_text
-from kerascls.status import shown
+from kerascls.system.json_files import json_text
+from kerascls.system.status import shown
 
 EXPORT_FORMATS = (
     *("keras", "saved_model", "h5", "weights"),
@@ -59,7 +59,7 @@ class _Command(click.Command):
 def _usual(option: str, typed: Sequence[str], known: Collection[str]) -> list[str]:
     """What another tool's `option` is called here, with the value that was typed: the option of that name among the
     `known`, else a --set line; [] where there is none."""
-    from kerascls.catalog import USUAL_KEYS
+    from kerascls.recipes.catalog import USUAL_KEYS
 
     key = USUAL_KEYS.get(option.lstrip("-").lower().replace("-", "_"))
     if key is None or "--set" not in known:
@@ -78,7 +78,7 @@ class _FormatType(click.Choice):
     def convert(self, value: Any, param: Any, context: Any) -> Any:
         if value in self.choices:
             return value
-        from kerascls.catalog import USUAL_FORMATS, nearest
+        from kerascls.recipes.catalog import USUAL_FORMATS, nearest
 
         hint = nearest(value, self.choices, USUAL_FORMATS)
         self.fail(f"{value!r} is not one of {', '.join(self.choices)}.{hint}", param, context)
@@ -176,8 +176,8 @@ def train(
     `folder` with --data FOLDER; so does --data FOLDER alone. The run's path is the last line of stdout (with --seeds,
     mean and range are).
     """
-    from kerascls.config import parse_sets
-    from kerascls.train import train as train_recipe
+    from kerascls.recipes.schema import parse_sets
+    from kerascls.training.train import train as train_recipe
 
     _no_more(context)
     if recipe is None and resume is None and data is None:
@@ -248,8 +248,8 @@ def _no_more(context: click.Context) -> None:
 
 def _recipe_and_data(recipe: str | None, data: str | None) -> tuple[str, str | None]:
     """A folder in the place of a recipe, or without one, is trained on by the recipe `folder`. Other data needs one."""
-    from kerascls.catalog import is_recipe
-    from kerascls.datasets import is_data, is_folder
+    from kerascls.data.loading import is_data, is_folder
+    from kerascls.recipes.catalog import is_recipe
 
     if recipe is not None and (is_recipe(recipe) or not is_data(recipe)):
         return recipe, data
@@ -287,8 +287,8 @@ def _tell_result(result: Any, quiet: bool) -> None:
     split, scores = "test" if result.test else "validation", result.scores
     if quiet or scores is None:
         return
-    from kerascls.evaluate import accuracy_by_class, chosen_by, largest_class
-    from kerascls.runs import Run
+    from kerascls.inference.evaluate import accuracy_by_class, chosen_by, largest_class
+    from kerascls.runs.run import Run
 
     _announce(result.notice)
     click.echo(
@@ -371,8 +371,8 @@ def sweep(
     """
     _no_more(context)
     recipe, data = _recipe_and_data(recipe, data)
-    from kerascls.sweep import as_sets, parse_grid, table
-    from kerascls.sweep import sweep as run_sweep
+    from kerascls.training.sweep import as_sets, parse_grid, table
+    from kerascls.training.sweep import sweep as run_sweep
 
     grid = parse_grid(sets)
 
@@ -448,9 +448,9 @@ def evaluate(
     RUN was trained or validated on are left out of its scores, and counted. A model file is scored on --data, an export
     in its run's folder on the run's data too.
     """
-    from kerascls.datasets import skipped_lines
-    from kerascls.evaluate import evaluate as evaluate_run
-    from kerascls.evaluate import seen_lines, table
+    from kerascls.data.loading import skipped_lines
+    from kerascls.inference.evaluate import evaluate as evaluate_run
+    from kerascls.inference.evaluate import seen_lines, table
 
     evaluation = evaluate_run(run, data, split, data_dir, class_names=class_names, pixel_range=pixel_range)
     for line in (evaluation.notice, evaluation.not_drawn, evaluation.note):
@@ -515,9 +515,9 @@ def predict(
     """
     if bool(files) == bool(data):
         raise click.UsageError("Give FILES or --data NAME" + (", not both." if files else "."))
-    from kerascls.predict import as_json as json_line
-    from kerascls.predict import as_text
-    from kerascls.predict import predict as predict_images
+    from kerascls.inference.predict import as_json as json_line
+    from kerascls.inference.predict import as_text
+    from kerascls.inference.predict import predict as predict_images
 
     batches = predict_images(
         model,
@@ -571,10 +571,10 @@ def explain(
     RUN is a run folder, or a .keras or .h5 file. Each image becomes NAME_explained.png. One that cannot be read costs
     no other; the command then exits 1 at its end.
     """
-    from kerascls.explain import as_json as json_line
-    from kerascls.explain import as_text
-    from kerascls.explain import explain as explain_images
-    from kerascls.inputs import named_images
+    from kerascls.inference.explain import as_json as json_line
+    from kerascls.inference.explain import as_text
+    from kerascls.inference.explain import explain as explain_images
+    from kerascls.inference.inputs import named_images
 
     def each(explanation: Any) -> None:
         line = json_line(explanation) if as_json else as_text(explanation)
@@ -626,7 +626,7 @@ def export(
     data_dir: str | None,
 ) -> None:
     """Write RUN's model in another format, proven to answer alike in a fresh process."""
-    from kerascls.export import Exporter, export_all, headings, row
+    from kerascls.exporting.export import Exporter, export_all, headings, row
 
     if all_ and out is not None:
         raise click.UsageError("--all writes under RUN/exports: leave out --out.")
@@ -678,7 +678,7 @@ def adopt(
     The file that is written takes pixels from 0 to 255 and answers probabilities, as kerascls' own do: evaluate --data,
     predict, explain, export and serve work on it.
     """
-    from kerascls.adopt import adopt as adopt_model
+    from kerascls.exporting.adopt import adopt as adopt_model
 
     shape = None
     if image_shape is not None:
@@ -749,8 +749,8 @@ def serve(
 
     SIGTERM and Ctrl-C stop it when what it took is answered. It needs pip install 'kerascls[serve]'.
     """
-    from kerascls.serve import Limits
-    from kerascls.serve import serve as serve_model
+    from kerascls.serving.server import Limits
+    from kerascls.serving.server import serve as serve_model
 
     limits = Limits(max_batch, max_delay_ms / 1000, max_queue, int(max_body_mb * 1e6), max_pixels, timeout)
     pairs = [one.partition("=") for one in models]
@@ -789,8 +789,8 @@ def inspect(model: Path, as_json: bool) -> None:
     MODEL is what `kerascls predict` takes: layers, parameters, class names, signatures, versions, the SHA-256 of its
     files, and the operations that need --trust. TensorFlow is not imported.
     """
-    from kerascls.inspect import inspect as inspect_model
-    from kerascls.inspect import table
+    from kerascls.formats.inspect import inspect as inspect_model
+    from kerascls.formats.inspect import table
 
     found = inspect_model(model)
     click.echo(_printable(json_text(found) if as_json else table(found)))
@@ -806,7 +806,7 @@ def inspect(model: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Counts and layers as one JSON object.")
 def summary(what: str, as_json: bool) -> None:
     """Show a model's layers and parameters: a recipe's, a run's or a model file's."""
-    from kerascls.summary import summary as summarise
+    from kerascls.inference.summary import summary as summarise
 
     found = summarise(what)
     table = found.pop("table")
@@ -849,10 +849,10 @@ def show(
     With --augmented or --set, a FOLDER is shown as the recipe `folder` trains on it.
     """
     _no_more(context)
-    from kerascls.config import parse_sets
-    from kerascls.datasets import folder_name, skipped_lines
-    from kerascls.show import show as show_data
-    from kerascls.show import table
+    from kerascls.data.loading import folder_name, skipped_lines
+    from kerascls.data.show import show as show_data
+    from kerascls.data.show import table
+    from kerascls.recipes.schema import parse_sets
 
     stem = Path(what.removeprefix("tfds:").replace("/", "-").replace(":", "-")).stem
     default = folder_name(what) if Path(what).is_dir() else stem
@@ -908,8 +908,8 @@ def split(
     --train and --validation are counts of each class (60 and 10) or fractions (0.8 and 0.1); the rest is test.
     DESTINATION/splits.csv says what went where. Files that are no images are left out.
     """
-    from kerascls.datasets import skipped_lines
-    from kerascls.split import split_folder, table
+    from kerascls.data.loading import skipped_lines
+    from kerascls.data.splits import split_folder, table
 
     names = [name.strip() for name in classes.split(",")] if classes is not None else []
     result = split_folder(source, destination, train, validation, order=order, seed=seed, classes=names, link=link)
@@ -931,7 +931,7 @@ def split(
 )
 def list_() -> None:
     """List recipes, models, data sets and augmentations."""
-    from kerascls.catalog import (
+    from kerascls.recipes.catalog import (
         configs_dir,
         dataset_files,
         first_sentence,
@@ -966,7 +966,7 @@ def list_() -> None:
 @click.option("--from", "source", default="mnist_cnn", show_default=True, help="The recipe to begin from.")
 def new(name: str, source: str) -> None:
     """Write NAME.toml, a commented recipe of your own."""
-    from kerascls.new import new_recipe
+    from kerascls.recipes.new import new_recipe
 
     path = new_recipe(name, source)
     click.echo(f"Edit it, then: kerascls train {path}", err=True)
@@ -987,7 +987,7 @@ def features_(clear_all: bool) -> None:
     It lies in $KERASCLS_CACHE, else ~/.cache/kerascls, and takes at most $KERASCLS_CACHE_MB megabytes (20,000): what
     was not used for longest goes first.
     """
-    from kerascls.cache import clear, table
+    from kerascls.system.cache import clear, table
 
     if clear_all:
         count, size = clear()

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kerascls.config import Devices
 from kerascls.errors import ConfigError
-from kerascls.memory import group_numbers
-from kerascls.process import quiet_logs
-from kerascls.recipe_faults import parse_devices
-from kerascls.status import doing
+from kerascls.recipes.checks import parse_devices
+from kerascls.recipes.schema import Devices
+from kerascls.system.memory import group_numbers
+from kerascls.system.process import quiet_logs
+from kerascls.system.status import doing
 
 PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "ai-edge-litert")
 

@@ -17,8 +17,8 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 from kerascls.errors import OutputError, printable
-from kerascls.files import atomic
-from kerascls.status import doing
+from kerascls.system.atomic_files import atomic
+from kerascls.system.status import doing
 
 
 def save(figure: Figure, path: Path) -> None:

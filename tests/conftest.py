@@ -83,8 +83,8 @@ def digits_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digit_pngs(tmp_path_factory):
     """Folder of twelve test digits as PNG files, and their labels."""
-    from kerascls.datasets import load_dataset
-    from kerascls.images import encode_png
+    from kerascls.data.loading import load_dataset
+    from kerascls.images.decode import encode_png
 
     folder = tmp_path_factory.mktemp("pngs")
     test = load_dataset("digits").splits["test"]

@@ -238,8 +238,8 @@ class Doer:
 
     def config(self, name: str) -> int:
         """A recipe that is taken is the same once it was written and read again."""
-        from kerascls.config import config_from_toml, load_config
         from kerascls.errors import KerasclsError
+        from kerascls.recipes.schema import config_from_toml, load_config
 
         try:
             config = load_config(name if name.endswith(".toml") else f"./{name}")
@@ -253,12 +253,12 @@ class Doer:
         """Images by both roads, and as uploads: pixels, or one line."""
         import numpy as np
 
-        from kerascls import images, pixels
         from kerascls.errors import DataError
-        from kerascls.formats import Upload
+        from kerascls.images import decode, pillow
+        from kerascls.images.files import Upload
 
         uploads = [Upload(Path(name).read_bytes(), max_pixels=1_000_000) for name in names]
-        for road in (images.read_batch, pixels.read_batch):
+        for road in (decode.read_batch, pillow.read_batch):
             for sources in (names, uploads):
                 for answer in road(sources, tuple(shape), (255, 255, 255), rule):
                     if isinstance(answer, DataError):
@@ -284,9 +284,9 @@ class Server:
     def __init__(self, model: Path):
         import uvicorn
 
-        from kerascls.limits import Connection, Limits
-        from kerascls.load import load
-        from kerascls.serve import make_app, warm_up
+        from kerascls.inference.loading import load
+        from kerascls.serving.limits import Connection, Limits
+        from kerascls.serving.server import make_app, warm_up
 
         classifier = load(model)
         warm_up(classifier, 4)
@@ -431,12 +431,13 @@ def make_templates(folder: Path) -> None:
     """Fills `folder` with what the strategies break."""
     import numpy as np
 
-    from kerascls import checkpoint, save
-    from kerascls.catalog import policy_options
     from kerascls.cli import run
-    from kerascls.config import SECTIONS
-    from kerascls.load import load
-    from kerascls.table import table_key
+    from kerascls.formats import writing
+    from kerascls.inference.csv_table import table_key
+    from kerascls.inference.loading import load
+    from kerascls.recipes.catalog import policy_options
+    from kerascls.recipes.schema import SECTIONS
+    from kerascls.runs import checkpoint
 
     sys.path.insert(0, str(Path(__file__).parent))
     from conftest import odd_files, small_npz
@@ -461,17 +462,17 @@ def make_templates(folder: Path) -> None:
     kerascls("train", "r.toml", "--out", "stopped", "--quiet", code=130)
     loaded = load("run")
     for name, writer in {
-        "m.keras": save.save_keras,
-        "m.h5": save.save_h5,
-        "m.tflite": save.save_litert,
-        "m.onnx": save.save_onnx,
-        "weights": save.save_weights,
-        "saved_model": save.save_saved_model,
-        "openvino": save.save_openvino,
+        "m.keras": writing.save_keras,
+        "m.h5": writing.save_h5,
+        "m.tflite": writing.save_litert,
+        "m.onnx": writing.save_onnx,
+        "weights": writing.save_weights,
+        "saved_model": writing.save_saved_model,
+        "openvino": writing.save_openvino,
     }.items():
         writer(loaded.keras_model, loaded.card, Path(name))
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype(np.uint8)
-    save.save_litert(loaded.keras_model, loaded.card, Path("m.int8.tflite"), "int8", images)
+    writing.save_litert(loaded.keras_model, loaded.card, Path("m.int8.tflite"), "int8", images)
     Path("images").mkdir()
     for name, content in odd_files().items():
         Path("images", name).write_bytes(content)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kerascls.errors import ModelError
-from kerascls.scan.apart import MOST_MEMORY, apart
+from kerascls.formats.scan.isolated import MOST_MEMORY, apart
 
 
 def loops(path):

@@ -16,11 +16,12 @@ import pytest
 from conftest import command, here, one_line_error
 from PIL import Image
 
-from kerascls import datasets, formats
+from kerascls.data import loading
 from kerascls.errors import DataError, TooLarge
-from kerascls.files import write_csv
-from kerascls.images import read_pixels, resize
-from kerascls.runs import Run
+from kerascls.images import files
+from kerascls.images.decode import read_pixels, resize
+from kerascls.runs.run import Run
+from kerascls.system.atomic_files import write_csv
 
 SHAPE = (16, 16, 3)
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
@@ -133,7 +134,7 @@ def test_an_animation_counts_with_all_its_frames(kind, most, tmp_path, monkeypat
     path.write_bytes(encoded(kind, frames[0], save_all=True, append_images=frames[1:]))
     still = encoded(kind)
     for limit, read in ((16 * 480 // (4 if kind == "gif" else 1), True), (most // 4 - 1, False)):
-        monkeypatch.setattr(formats, "MAX_PIXELS", max(limit, 480))
+        monkeypatch.setattr(files, "MAX_PIXELS", max(limit, 480))
         if read:
             assert read_pixels(path, SHAPE).shape == SHAPE
         else:
@@ -189,15 +190,15 @@ def test_memory_is_bounded_by_so_many_bytes_a_pixel(kind, mode, most, tmp_path):
 
 
 def test_strips_give_the_bits_of_the_whole(monkeypatch, tmp_path):
-    from kerascls import images
+    from kerascls.images import decode
 
     rgba = np.random.default_rng(1).integers(0, 256, (37, 50, 4), np.uint8)
     Image.fromarray(rgba).save(tmp_path / "a.png")
     whole = read_pixels(tmp_path / "a.png", (37, 50, 1), (1, 2, 3))
-    monkeypatch.setattr(images, "_STRIP", 100)
-    images._road.cache_clear()
+    monkeypatch.setattr(decode, "_STRIP", 100)
+    decode._road.cache_clear()
     assert np.array_equal(read_pixels(tmp_path / "a.png", (37, 50, 1), (1, 2, 3)), whole)
-    images._road.cache_clear()
+    decode._road.cache_clear()
 
 
 # Things that are no files, and names
@@ -324,20 +325,20 @@ def test_a_file_that_a_disk_refuses_is_left_out(folder, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return open(path, *arguments, **options)
 
-    monkeypatch.setattr(formats, "open", failing, raising=False)
+    monkeypatch.setattr(files, "open", failing, raising=False)
     assert load(folder).skipped == (("a/0.png", "cannot be read: Permission denied."),)
 
 
 def load(folder, **more):
-    return datasets.load_dataset(str(folder), image_shape=(28, 28, 1), **more)
+    return loading.load_dataset(str(folder), image_shape=(28, 28, 1), **more)
 
 
 def test_a_file_that_goes_between_listing_and_reading_is_left_out(folder, monkeypatch):
-    from kerascls.datasets import _folder
+    from kerascls.data import folder as opening
 
-    listed = _folder.list_folder(folder)
+    listed = opening.list_folder(folder)
     (folder / "a" / "0.png").unlink()
-    monkeypatch.setattr(_folder, "list_folder", lambda root, classes: listed)
+    monkeypatch.setattr(opening, "list_folder", lambda root, classes: listed)
     assert load(folder).skipped == (("a/0.png", "cannot be read: No such file or directory."),)
 
 

@@ -244,9 +244,9 @@ def test_a_cut_image_costs_no_other(digits_run, digit_pngs, tmp_path, capsys):
 def test_files_without_end_are_refused(digits_run, digit_pngs, tmp_path, monkeypatch, capsys):
     from conftest import here
 
-    from kerascls import formats
+    from kerascls.images import files
 
-    monkeypatch.setattr(formats, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(files, "MAX_BYTES", 10_000)
     (tmp_path / "large.png").write_bytes((digit_pngs[0] / "digit0.png").read_bytes() + bytes(10_000))
     for file, told in (("/dev/zero", "is not a file"), (tmp_path / "large.png", "is larger than 10,000 bytes")):
         code, _, err = here("predict", digits_run, file, capsys=capsys)

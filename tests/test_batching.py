@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from kerascls.batching import Batcher
 from kerascls.errors import Busy, DataError
+from kerascls.serving.batching import Batcher
 
 
 def batched(work, read=None, forward=None, **options):

@@ -169,7 +169,7 @@ def test_the_torch_loop_reads_and_augments_a_folder(avp_folder, torch_loop):
 
 
 def digits():
-    from kerascls.datasets import load_dataset
+    from kerascls.data.loading import load_dataset
 
     return load_dataset("digits").splits["train"]
 

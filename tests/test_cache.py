@@ -11,9 +11,9 @@ import pytest
 from conftest import here, one_line_error, tiny_transfer
 
 import kerascls
-from kerascls import cache, memory
-from kerascls.cache import Entry, entries
 from kerascls.errors import ConfigError, DataError, OutputError
+from kerascls.system import cache, memory
+from kerascls.system.cache import Entry, entries
 
 RECIPE = """
 [train]

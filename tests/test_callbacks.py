@@ -10,14 +10,14 @@ import pytest
 from conftest import tiny_transfer
 from PIL import Image
 
-from kerascls.callbacks import EpochState, Interruptible, KeepEpoch, Progress, StopOnNaN
-from kerascls.config import load_config
-from kerascls.datasets import load_config_data
+from kerascls.data.loading import load_config_data
+from kerascls.data.splits import with_all_splits
 from kerascls.devices import choose
 from kerascls.errors import TrainingFailed
-from kerascls.fit import Fit
-from kerascls.split import with_all_splits
-from kerascls.steps import TrainingModel
+from kerascls.recipes.schema import load_config
+from kerascls.training.callbacks.checkpoints import EpochState, Interruptible, KeepEpoch, Progress, StopOnNaN
+from kerascls.training.fit import Fit
+from kerascls.training.step import TrainingModel
 
 
 @pytest.mark.parametrize(

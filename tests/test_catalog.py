@@ -3,8 +3,8 @@
 import pytest
 from conftest import here
 
-from kerascls import catalog
 from kerascls.errors import ConfigError
+from kerascls.recipes import catalog
 
 
 def test_list_names_everything_a_line_each(capsys):

@@ -19,15 +19,16 @@ from conftest import small_npz, tiny_transfer
 from PIL import Image
 
 import kerascls
-from kerascls import checkpoint, resume
-from kerascls.callbacks import SaveState
 from kerascls.cli import run as kerascls_command
-from kerascls.config import load_config
-from kerascls.datasets import load_dataset
+from kerascls.data.loading import load_dataset
+from kerascls.data.splits import with_all_splits
 from kerascls.errors import ConfigError, OutputError, RunError
-from kerascls.runs import Run
-from kerascls.split import with_all_splits
-from kerascls.status import doing
+from kerascls.recipes.schema import load_config
+from kerascls.runs import checkpoint
+from kerascls.runs.run import Run
+from kerascls.system.status import doing
+from kerascls.training import resume
+from kerascls.training.callbacks.checkpoints import SaveState
 from tests import endure
 
 SMALL = {"train": {"epochs": 4, "batch_size": 64, "learning_rate": 0.01, "optimizer": "adam", "warmup_epochs": 0}}
@@ -59,7 +60,9 @@ def test_a_training_killed_while_it_is_scored_is_only_scored(tmp_path, monkeypat
     whole = kerascls.train(recipe, out="whole")
     with monkeypatch.context() as patch:
         patch.setattr(
-            importlib.import_module("kerascls.train"), "write_samples", lambda *_: (_ for _ in ()).throw(Killed)
+            importlib.import_module("kerascls.training.train"),
+            "write_samples",
+            lambda *_: (_ for _ in ()).throw(Killed),
         )
         with pytest.raises(Killed):
             kerascls.train(recipe, out="parts")
@@ -99,7 +102,7 @@ def ended(out: Path | None, after, monkeypatch, recipe="mnist_cnn", **options):
 
     with monkeypatch.context() as patch:
         patch.setattr(SaveState, "save", counting)
-        patch.setattr("kerascls.callbacks.SAVED_SHARE", 0)
+        patch.setattr("kerascls.training.callbacks.checkpoints.SAVED_SHARE", 0)
         with pytest.raises(Killed):
             kerascls.train(recipe, out=out, **options)
     run = Run(out or Path("saved_models/mnist_cnn-digits"))
@@ -120,7 +123,7 @@ def test_ctrl_c_saves_within_an_epoch_and_the_run_goes_on(tmp_path, capsys):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SaveState, "on_train_batch_end", interrupt)
-        patch.setattr("kerascls.fit.steps_per_execution", lambda *_: 2)
+        patch.setattr("kerascls.training.fit.steps_per_execution", lambda *_: 2)
         assert kerascls_command(["train", "recipe.toml", "--out", "parts"]) == 130
     place = checkpoint.read(Path("parts")).place
     assert (place.epoch, place.step) == (0, 6)
@@ -130,7 +133,10 @@ def test_ctrl_c_saves_within_an_epoch_and_the_run_goes_on(tmp_path, capsys):
     assert f"Interrupted in epoch 1, step 6. Nothing scored yet; {resume}" in err
     with pytest.MonkeyPatch.context() as patch:
         told = []
-        patch.setattr("kerascls.callbacks.doing", lambda *what, **more: told.append((*what, more)) or doing(*what))
+        patch.setattr(
+            "kerascls.training.callbacks.checkpoints.doing",
+            lambda *what, **more: told.append((*what, more)) or doing(*what),
+        )
         resumed = kerascls.train(resume="parts")
     images = Run.open("parts").manifest["data"]["examples"]["train"]
     assert told[0] == ("epoch 1/2", images, {"done": 6 * 48, "ahead": images})
@@ -250,7 +256,7 @@ def test_a_training_that_is_under_way_is_neither_taken_up_nor_offered(monkeypatc
     options = {"data": "digits", "overrides": SMALL, "epochs": 1}
     with monkeypatch.context() as patch:
         patch.setattr(SaveState, "on_epoch_begin", ask)
-        patch.setattr(importlib.import_module("kerascls.train"), "write_samples", killed)
+        patch.setattr(importlib.import_module("kerascls.training.train"), "write_samples", killed)
         with pytest.raises(Killed):
             kerascls.train("mnist_cnn", **options)
         with pytest.raises(Killed):

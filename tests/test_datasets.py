@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 from conftest import small_npz
 
-from kerascls import datasets, memory
-from kerascls.catalog import dataset_files
+from kerascls.data import loading
 from kerascls.errors import DataError, DataMissing
+from kerascls.recipes.catalog import dataset_files
+from kerascls.system import memory
 
-_tfds = importlib.import_module("kerascls.datasets._tfds")
+_tfds = importlib.import_module("kerascls.data.tfds")
 
 
 def test_every_data_set_file_keeps_the_contract():
     for name in dataset_files():
-        module = datasets.dataset_module(name)
+        module = loading.dataset_module(name)
         assert callable(module.load)
-        assert datasets.describe_dataset(name) == (tuple(module.class_names), tuple(module.image_shape))
+        assert loading.describe_dataset(name) == (tuple(module.class_names), tuple(module.image_shape))
 
 
 def test_digits_are_1797_in_a_fixed_stratified_split():
-    digits = datasets.load_dataset("digits")
+    digits = loading.load_dataset("digits")
     counts = {name: len(split) for name, split in digits.splits.items()}
     assert counts == {"train": 1250, "validation": 183, "test": 364}
     for split in digits.splits.values():
@@ -33,11 +34,11 @@ def test_digits_are_1797_in_a_fixed_stratified_split():
     assert sorted(everything) == list(range(1797))
     assert digits.image_shape == (28, 28, 1)
     assert digits.splits["train"].images.max() == 255 and digits.splits["train"].images.min() == 0
-    assert digits.fingerprint() == datasets.load_dataset("digits").fingerprint()
+    assert digits.fingerprint() == loading.load_dataset("digits").fingerprint()
 
 
 def test_shapes_are_the_same_to_the_bit_everywhere():
-    shapes = datasets.load_dataset("shapes")
+    shapes = loading.load_dataset("shapes")
     assert {name: len(split) for name, split in shapes.splits.items()} == {
         "train": 2000,
         "validation": 400,
@@ -53,16 +54,16 @@ def test_shapes_are_the_same_to_the_bit_everywhere():
 
 
 def test_shapes_are_drawn_at_the_size_asked_for(monkeypatch):
-    monkeypatch.setattr(datasets.dataset_module("shapes"), "SIZES", {"train": 20, "test": 10})
-    small, large = (datasets.load_dataset("shapes", image_shape=shape) for shape in ((32, 32, 3), (64, 96, 3)))
+    monkeypatch.setattr(loading.dataset_module("shapes"), "SIZES", {"train": 20, "test": 10})
+    small, large = (loading.load_dataset("shapes", image_shape=shape) for shape in ((32, 32, 3), (64, 96, 3)))
     assert large.image_shape == (64, 96, 3)
     digest = hashlib.sha256(large.splits["train"].images.tobytes()).hexdigest()
     assert digest == "feb03865b1e952175f62c98fdb29d6f881d39ec980d0cc005e1eba2fe06a070d"
-    square = datasets.load_dataset("shapes", image_shape=(96, 96, 3)).splits["train"].images.astype(int)
+    square = loading.load_dataset("shapes", image_shape=(96, 96, 3)).splits["train"].images.astype(int)
     blown_up = small.splits["train"].images.repeat(3, 1).repeat(3, 2).astype(int)
     assert abs(square - blown_up).mean() < 10  # the same scenes,
     assert (np.diff(blown_up, axis=2) == 0).mean() > 0.66 and (np.diff(square, axis=2) == 0).mean() < 0.2  # drawn anew
-    gray = datasets.load_dataset("shapes", image_shape=(32, 32, 1)).splits["train"].images
+    gray = loading.load_dataset("shapes", image_shape=(32, 32, 1)).splits["train"].images
     weights = small.splits["train"].images @ np.array([299, 587, 114])
     assert np.array_equal(gray[..., 0], (weights + 500) // 1000)
 
@@ -70,7 +71,7 @@ def test_shapes_are_drawn_at_the_size_asked_for(monkeypatch):
 def test_shapes_below_32x32_are_refused():
     for shape in ((28, 28, 1), (32, 31, 3)):
         with pytest.raises(DataError, match="drawn from 32x32 pixels up") as error:
-            datasets.load_dataset("shapes", image_shape=shape)
+            loading.load_dataset("shapes", image_shape=shape)
         assert str(list(shape)) in str(error.value)
 
 
@@ -78,7 +79,7 @@ def test_a_linear_model_cannot_tell_shapes():
     """Nor can the mean colour: they are drawn independently of the class. A network can: see test_train.py."""
     from sklearn.linear_model import LogisticRegression
 
-    splits = datasets.load_dataset("shapes").splits
+    splits = loading.load_dataset("shapes").splits
     train, test = splits["train"], splits["test"]
     for view in (
         lambda images: images[:, ::2, ::2].reshape(len(images), -1) / 255 - 0.5,
@@ -90,13 +91,13 @@ def test_a_linear_model_cannot_tell_shapes():
 
 def test_npz_is_read_as_keras_writes_it(tmp_path):
     path = small_npz(tmp_path / "data.npz", class_names=np.array(["猫", "b", "c"]), shape=(8, 8, 1))
-    dataset = datasets.load_dataset(str(path))
+    dataset = loading.load_dataset(str(path))
     assert dataset.class_names == ("猫", "b", "c") and dataset.image_shape == (8, 8, 1)
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 10, "test": 10}
     assert dataset.splits["train"].labels.dtype == np.int32
     column = small_npz(tmp_path / "column.npz", y_train=np.arange(10)[:, None] % 3)
-    assert datasets.load_dataset(str(column)).splits["train"].labels.tolist() == [i % 3 for i in range(10)]
-    assert datasets.load_dataset(str(path), image_shape=(16, 12, 3)).image_shape == (16, 12, 3)
+    assert loading.load_dataset(str(column)).splits["train"].labels.tolist() == [i % 3 for i in range(10)]
+    assert loading.load_dataset(str(path), image_shape=(16, 12, 3)).image_shape == (16, 12, 3)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_npz_is_read_as_keras_writes_it(tmp_path):
 )
 def test_faulty_npz_files_are_told(tmp_path, change, fault):
     with pytest.raises(DataError, match=fault):
-        datasets.load_dataset(str(small_npz(tmp_path / "data.npz", **change)))
+        loading.load_dataset(str(small_npz(tmp_path / "data.npz", **change)))
 
 
 def test_npz_that_is_damaged_pickled_or_something_else_is_told(tmp_path):
@@ -126,7 +127,7 @@ def test_npz_that_is_damaged_pickled_or_something_else_is_told(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     for name in ("cut", "text", "pickled", "other", "nowhere"):
         with pytest.raises(DataError):
-            datasets.load_dataset(str(tmp_path / f"{name}.npz"))
+            loading.load_dataset(str(tmp_path / f"{name}.npz"))
 
 
 def test_a_users_own_file_is_a_data_set(tmp_path):
@@ -137,13 +138,13 @@ def test_a_users_own_file_is_a_data_set(tmp_path):
         '    return Dataset("mine", "here", class_names, {"train": Split.of(np.zeros((4, 4, 4, 1), np.uint8), '
         "np.array([0, 1, 0, 1]))})\n"
     )
-    assert len(datasets.load_dataset("./mine.py").splits["train"]) == 4
+    assert len(loading.load_dataset("./mine.py").splits["train"]) == 4
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     with pytest.raises(DataError, match="cannot be imported"):
-        datasets.load_dataset("./broken.py")
+        loading.load_dataset("./broken.py")
     (tmp_path / "bare.py").write_text("")
     with pytest.raises(DataError, match="no `load`"):
-        datasets.load_dataset("./bare.py")
+        loading.load_dataset("./bare.py")
 
 
 @pytest.fixture(scope="module")
@@ -188,18 +189,18 @@ def prepared(tmp_path_factory):
 
 
 def test_any_prepared_tfds_data_set_is_read(prepared):
-    dataset = datasets.load_dataset("tfds:tiny", prepared, image_shape=(6, 6, 1))
+    dataset = loading.load_dataset("tfds:tiny", prepared, image_shape=(6, 6, 1))
     assert dataset.class_names == ("cat", "dog") and dataset.image_shape == (6, 6, 1)
     assert dataset.splits["train"].labels.tolist() == [0, 1] * 6
     assert prepared not in dataset.source
 
 
 def test_a_split_whose_labels_are_hidden_is_left_out_and_said(prepared, capsys):
-    dataset = datasets.load_dataset("tfds:challenge", prepared, image_shape=(6, 6, 1))
+    dataset = loading.load_dataset("tfds:challenge", prepared, image_shape=(6, 6, 1))
     assert sorted(dataset.splits) == ["train", "validation"]
-    assert datasets.skipped_lines(dataset.skipped) == ["left out: split test: its labels are hidden: all are -1"]
+    assert loading.skipped_lines(dataset.skipped) == ["left out: split test: its labels are hidden: all are -1"]
     with pytest.raises(DataError, match="tfds:closed has no split named train or test with labels. It has: train"):
-        datasets.load_dataset("tfds:closed", prepared, image_shape=(6, 6, 1))
+        loading.load_dataset("tfds:closed", prepared, image_shape=(6, 6, 1))
 
 
 def test_all_splits_of_a_tfds_data_set_count_together_before_any_is_read(prepared, monkeypatch):
@@ -208,32 +209,32 @@ def test_all_splits_of_a_tfds_data_set_count_together_before_any_is_read(prepare
     monkeypatch.setattr(memory, "machine", lambda: (memory.OTHERS + each * 3 // 2, 1 << 40))
     monkeypatch.setattr(_tfds, "_load_split", lambda *_: pytest.fail("read"))
     with pytest.raises(DataError, match=r"tfds:challenge: 24 images of \(64, 64, 3\) need 0.0 GiB of memory"):
-        datasets.load_dataset("tfds:challenge", prepared, image_shape=(64, 64, 3))
+        loading.load_dataset("tfds:challenge", prepared, image_shape=(64, 64, 3))
 
 
 def test_images_of_many_sizes_ask_for_one(prepared):
     with pytest.raises(DataError, match='"data": {"image_shape": '):
-        datasets.load_dataset("tfds:tiny", prepared)
+        loading.load_dataset("tfds:tiny", prepared)
 
 
 def test_missing_data_is_told_within_seconds():
     begin = time.perf_counter()
     with pytest.raises(DataMissing, match="TFDS_DATA_DIR"):
-        datasets.load_dataset("mnist")
+        loading.load_dataset("mnist")
     with pytest.raises(DataMissing, match="downloading is off"):
-        datasets.load_dataset("mnist", download=False)
+        loading.load_dataset("mnist", download=False)
     assert time.perf_counter() - begin < 30
 
 
 def test_unknown_names_are_told_with_the_nearest():
     with pytest.raises(DataError, match="Did you mean cifar10"):
-        datasets.load_dataset("tfds:cifar1")
+        loading.load_dataset("tfds:cifar1")
     with pytest.raises(DataError, match="Known: cifar10, digits, mnist, shapes"):
-        datasets.load_dataset("digts")
+        loading.load_dataset("digts")
     with pytest.raises(DataError, match="not for image classification"):
-        datasets.load_dataset("tfds:imdb_reviews")
+        loading.load_dataset("tfds:imdb_reviews")
     with pytest.raises(DataError, match="Data folder"):
-        datasets.load_dataset("mnist", "nowhere")
+        loading.load_dataset("mnist", "nowhere")
 
 
 def test_a_host_that_never_answers_is_given_up_in_time():
@@ -249,4 +250,4 @@ def test_a_host_that_never_answers_is_given_up_in_time():
 
 def test_images_that_would_fill_memory_are_refused():
     with pytest.raises(DataError, match="Lower data.image_shape"):
-        datasets.check_memory("huge", 10**9, (224, 224, 3))
+        loading.check_memory("huge", 10**9, (224, 224, 3))

@@ -16,13 +16,14 @@ import pytest
 from conftest import REPOSITORY, here, one_line_error, small_npz
 
 import kerascls
-from kerascls import devices, pipeline
-from kerascls.catalog import recipe_names
-from kerascls.config import load_config
+from kerascls import devices
+from kerascls.data import batches
 from kerascls.errors import ConfigError, TrainingFailed
 from kerascls.models import build_model
-from kerascls.recipe_faults import parse_devices
-from kerascls.runs import Run
+from kerascls.recipes.catalog import recipe_names
+from kerascls.recipes.checks import parse_devices
+from kerascls.recipes.schema import load_config
+from kerascls.runs.run import Run
 
 
 @pytest.mark.slow
@@ -127,7 +128,7 @@ def test_float16_scales_the_loss_and_is_saved_in_float32(monkeypatch):
 def test_out_of_memory_names_a_batch_size_to_try(monkeypatch):
     import tensorflow as tf
 
-    from kerascls.steps import TrainingModel
+    from kerascls.training.step import TrainingModel
 
     def train_step(self, data):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
@@ -481,11 +482,11 @@ def test_a_training_on_a_gpu_takes_batches_that_lie_there(monkeypatch):
     small_npz("data.npz", count=30)
     change = {"augment": {"policy": []}}
     runs = [kerascls.train("mnist_cnn", data="data.npz", epochs=2, batch_size=8, out="one", overrides=change).path]
-    asked, plain = [], pipeline.ahead_on
+    asked, plain = [], batches.ahead_on
     choose, describe = devices.choose, devices.Placement.describe
     monkeypatch.setattr(devices, "choose", lambda *wish: dataclasses.replace(choose(*wish), kind="gpu"))
     monkeypatch.setattr(devices.Placement, "describe", lambda self: describe(dataclasses.replace(self, kind="cpu")))
-    monkeypatch.setattr(pipeline, "ahead_on", lambda device, fed: asked.append(device) or plain(device, fed))
+    monkeypatch.setattr(batches, "ahead_on", lambda device, fed: asked.append(device) or plain(device, fed))
     runs.append(kerascls.train("mnist_cnn", data="data.npz", epochs=2, batch_size=8, out="two", overrides=change).path)
     assert asked == ["CPU:0"]
     losses = [[row["loss"] for row in csv.DictReader((run / "history.csv").read_text().splitlines())] for run in runs]

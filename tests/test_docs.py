@@ -351,7 +351,7 @@ def test_nothing_names_this_machine_or_its_tools():
 
 @pytest.mark.parametrize("name", ["docs/commands/export.md"])
 def test_pages_ask_openvino_for_the_precision_that_exports_are_proved_by(name):
-    from kerascls.proof import PROBES
+    from kerascls.exporting.proof import PROBES
 
     option = '"CPU", {"INFERENCE_PRECISION_HINT": "f32"}'
     assert option in PAGES[name] and '"INFERENCE_PRECISION_HINT": "f32"' in PROBES["openvino"]

@@ -9,11 +9,11 @@ import pytest
 from conftest import here, one_line_error, small_npz
 
 import kerascls
-from kerascls import metrics
-from kerascls.datasets import load_dataset
+from kerascls.data.loading import load_dataset
 from kerascls.errors import DataError, OutputError
-from kerascls.evaluate import Evaluation, accuracy_by_class, chosen_by, largest_class, table
-from kerascls.runs import Run
+from kerascls.inference import metrics
+from kerascls.inference.evaluate import Evaluation, accuracy_by_class, chosen_by, largest_class, table
+from kerascls.runs.run import Run
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_run_that_cannot_be_written_to_is_scored_all_the_same(run, capsys, mon
     def full(*arguments):
         raise OutputError("Cannot write curves.png: No space left on device.")
 
-    monkeypatch.setattr(importlib.import_module("kerascls.evaluate"), "draw", full)
+    monkeypatch.setattr(importlib.import_module("kerascls.inference.evaluate"), "draw", full)
     code, out, err = here("evaluate", run, "--json", capsys=capsys)
     assert code == 0 and json.loads(out)["examples"] == 364
     assert err == "No pictures: Cannot write curves.png: No space left on device.\n"

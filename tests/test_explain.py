@@ -12,17 +12,17 @@ from PIL import Image
 
 import kerascls
 from kerascls import heat_maps, overlay
-from kerascls.card import Card
-from kerascls.catalog import model_files
+from kerascls.data.batches import scoring_batch_size
 from kerascls.errors import DataError, ModelError
-from kerascls.explain import method
-from kerascls.load import Classifier, load
+from kerascls.formats.card import Card
+from kerascls.formats.opening import OnnxModel
+from kerascls.formats.writing import save_h5, save_keras, save_weights
+from kerascls.inference.explain import method
+from kerascls.inference.loading import Classifier, load
 from kerascls.models import build_model
-from kerascls.pipeline import scoring_batch_size
-from kerascls.runtimes import OnnxModel
-from kerascls.save import save_h5, save_keras, save_weights
+from kerascls.recipes.catalog import model_files
 
-explaining = importlib.import_module("kerascls.explain")
+explaining = importlib.import_module("kerascls.inference.explain")
 layers = keras.layers
 SAVED_MODEL = REPOSITORY / "saved_models" / "released" / "mnist_cnn" / "exports" / "saved_model"
 

@@ -11,14 +11,16 @@ import pytest
 from conftest import one_line_error, tiny_transfer
 
 import kerascls
-from kerascls import cache, features, resume
-from kerascls.augment import apply_policy
-from kerascls.callbacks import SaveState
-from kerascls.datasets import Split
+from kerascls.augmentation.geometry import apply_policy
+from kerascls.data.loading import Split
 from kerascls.errors import ConfigError, ModelError, RunError
-from kerascls.features import CHUNK, Extractor, folded, split_model
+from kerascls.features import extractor as features
+from kerascls.features.extractor import CHUNK, Extractor, folded, split_model
 from kerascls.models import build_model
-from kerascls.runs import Run
+from kerascls.runs.run import Run
+from kerascls.system import cache
+from kerascls.training import resume
+from kerascls.training.callbacks.checkpoints import SaveState
 
 RECIPE = """dense = 4
 
@@ -335,7 +337,7 @@ def test_a_canvas_is_what_views_are_drawn_from(tiny):
     made.policy = [{"name": "center_crop", "height": 12, "width": 12}]
     plain, drawn = made.features(split, "some", views=2).images.reshape(2, 5, 8)
     assert not np.allclose(plain, drawn, rtol=1e-3)
-    from kerascls.pipeline import on_canvas
+    from kerascls.data.batches import on_canvas
 
     middle = on_canvas(split, (16, 16), 0).images[:, 2:14, 2:14]
     assert np.allclose(drawn, made.body(middle), rtol=1e-5, atol=1e-6)

@@ -10,40 +10,40 @@ from pathlib import Path
 
 import pytest
 
-from kerascls import files
 from kerascls.errors import OutputError
+from kerascls.system import atomic_files
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
     path = tmp_path / "metrics.json"
-    files.write_text(path, "old")
-    with pytest.raises(ValueError), files.atomic(path) as temporary:
+    atomic_files.write_text(path, "old")
+    with pytest.raises(ValueError), atomic_files.atomic(path) as temporary:
         temporary.write_text("ne")
         raise ValueError
     assert path.read_text() == "old"
-    files.write_text(path, "new")
+    atomic_files.write_text(path, "new")
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["metrics.json"]
 
 
 def test_a_folder_is_whole_or_absent_and_replaces_nothing(tmp_path):
-    with pytest.raises(RuntimeError), files.atomic(tmp_path / "export") as temporary:
+    with pytest.raises(RuntimeError), atomic_files.atomic(tmp_path / "export") as temporary:
         temporary.mkdir()
         raise RuntimeError
     assert not os.listdir(tmp_path)
     (tmp_path / "export").mkdir()
-    with pytest.raises(OutputError, match="exists already"), files.atomic(tmp_path / "export") as temporary:
+    with pytest.raises(OutputError, match="exists already"), atomic_files.atomic(tmp_path / "export") as temporary:
         temporary.mkdir()
 
 
 def test_a_folder_replaces_another_only_when_it_is_whole(tmp_path):
     path = tmp_path / "export"
     for content in ("old", "new"):
-        with files.atomic(path, replace_folder=True) as temporary:
+        with atomic_files.atomic(path, replace_folder=True) as temporary:
             temporary.mkdir()
             (temporary / content).write_text("")
         assert os.listdir(path) == [content]
-    with pytest.raises(RuntimeError), files.atomic(path, replace_folder=True) as temporary:
+    with pytest.raises(RuntimeError), atomic_files.atomic(path, replace_folder=True) as temporary:
         temporary.mkdir()
         raise RuntimeError
     assert os.listdir(path) == ["new"] and os.listdir(tmp_path) == ["export"]
@@ -51,12 +51,12 @@ def test_a_folder_replaces_another_only_when_it_is_whole(tmp_path):
 
 def test_a_folder_that_does_not_exist_is_one_clear_error(tmp_path):
     with pytest.raises(OutputError, match="Cannot write"):
-        files.write_text(tmp_path / "nowhere" / "file", "text")
+        atomic_files.write_text(tmp_path / "nowhere" / "file", "text")
 
 
 def test_nan_is_never_written_as_json(tmp_path):
     with pytest.raises(ValueError):
-        files.write_json(tmp_path / "x.json", {"loss": float("nan")})
+        atomic_files.write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not os.listdir(tmp_path)
 
 
@@ -82,7 +82,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_and_a_living_one_is_spared
         assert len(os.listdir(tmp_path)) == 2
         writers[0].kill()
         writers[0].wait()
-        files.write_text(tmp_path / "file", "text")
+        atomic_files.write_text(tmp_path / "file", "text")
         (left, name) = sorted(os.listdir(tmp_path))
         assert name == "file" and os.listdir(tmp_path / left) == ["alive"]
     finally:
@@ -124,19 +124,19 @@ def test_folders_of_a_users_own_are_spared(tmp_path):
     names = [".kerascls-cache", ".kerascls-", ".kerascls-0bbfd16a-backup", ".kerascls-0bbfd16a-w05woe7o.d"]
     for name in names:
         (tmp_path / name).mkdir()
-    files.write_text(tmp_path / "file", "text")
+    atomic_files.write_text(tmp_path / "file", "text")
     assert sorted(os.listdir(tmp_path)) == sorted([*names, "file"])
 
 
 def test_what_another_machine_left_goes_after_a_day(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(files.platform, "node", lambda: "elsewhere")
-        left, lock = files._temporary_folder(tmp_path)
+        patch.setattr(atomic_files.platform, "node", lambda: "elsewhere")
+        left, lock = atomic_files._temporary_folder(tmp_path)
     os.close(lock)  # as where a drive does not tell of locks
-    files.write_text(tmp_path / "file", "text")
+    atomic_files.write_text(tmp_path / "file", "text")
     assert left.exists()
     os.utime(left, (0, 0))
-    files.write_text(tmp_path / "file", "text")
+    atomic_files.write_text(tmp_path / "file", "text")
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -145,17 +145,17 @@ def test_a_folder_is_replaced_in_one_step(tmp_path, monkeypatch):
     path, renamed = tmp_path / "export", []
 
     def write(content):
-        with files.atomic(path, replace_folder=True) as temporary:
+        with atomic_files.atomic(path, replace_folder=True) as temporary:
             temporary.mkdir()
             (temporary / content).write_text("")
         assert os.listdir(path) == [content] and os.listdir(tmp_path) == ["export"]
 
     write("old")
     rename = os.replace
-    monkeypatch.setattr(files.os, "replace", lambda *names: renamed.append(names) or rename(*names))
+    monkeypatch.setattr(atomic_files.os, "replace", lambda *names: renamed.append(names) or rename(*names))
     write("new")
     assert len(renamed) == (0 if sys.platform == "linux" else 2)
-    monkeypatch.setattr(files, "_exchange", lambda *_: False)  # as on other systems
+    monkeypatch.setattr(atomic_files, "_exchange", lambda *_: False)  # as on other systems
     write("newer")
     assert [Path(name).name for name in renamed[-1]] == ["export", "export"]
 
@@ -164,10 +164,10 @@ def test_who_asks_second_for_a_folder_waits(tmp_path):
     order = []
 
     def second():
-        with files.one_at_a_time(tmp_path):
+        with atomic_files.one_at_a_time(tmp_path):
             order.append("second")
 
-    with files.one_at_a_time(tmp_path):
+    with atomic_files.one_at_a_time(tmp_path):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.2)
@@ -178,7 +178,7 @@ def test_who_asks_second_for_a_folder_waits(tmp_path):
 
 def test_json_has_lists_and_tables_of_numbers_on_a_line(tmp_path):
     value = {"a": {"b": 1, "c": None}, "rows": [[1, 2], [3, 4.5]], "names": ["x", "é"], "none": [], "deep": [{"x": {}}]}
-    files.write_json(tmp_path / "x.json", value)
+    atomic_files.write_json(tmp_path / "x.json", value)
     text = (tmp_path / "x.json").read_text(encoding="utf-8")
     assert json.loads(text) == value
     assert text.splitlines() == [

@@ -8,14 +8,14 @@ import pytest
 from conftest import here, one_line_error
 from PIL import Image
 
-from kerascls import datasets
-from kerascls.config import Data
-from kerascls.datasets._folder import FileImages, list_folder
+from kerascls.data import loading
+from kerascls.data.batches import TrainingBatches, on_canvas, scoring_batches
+from kerascls.data.folder import FileImages, list_folder
+from kerascls.data.splits import with_all_splits
 from kerascls.errors import DataError
-from kerascls.images import read_pixels
-from kerascls.pipeline import TrainingBatches, on_canvas, scoring_batches
-from kerascls.runs import Run
-from kerascls.split import with_all_splits
+from kerascls.images.decode import read_pixels
+from kerascls.recipes.schema import Data
+from kerascls.runs.run import Run
 
 SHAPE = (16, 16, 3)
 COLOURS = {"猫": (220, 40, 40), "狗": (40, 220, 40), "Ünïcode bird": (40, 40, 220)}
@@ -47,7 +47,7 @@ def pets(tmp_path):
 
 
 def load(folder, cache_mb=100, resize="stretch", shape=SHAPE, **more):
-    return datasets.load_dataset(str(folder), image_shape=shape, resize=resize, cache_mb=cache_mb, **more)
+    return loading.load_dataset(str(folder), image_shape=shape, resize=resize, cache_mb=cache_mb, **more)
 
 
 def test_a_folder_without_splits_is_divided_by_content(pets):
@@ -299,14 +299,14 @@ def test_a_file_that_goes_away_in_training_is_named(pets, tmp_path, capsys, monk
 
 def test_a_recipe_may_say_which_classes_there_are(pets):
     config = Data(str(pets), classes=["猫", "狗", "Ünïcode bird"], image_shape=list(SHAPE))
-    dataset = datasets.load_config_data(config)
+    dataset = loading.load_config_data(config)
     assert dataset.class_names == ("猫", "狗", "Ünïcode bird")
     first = dataset.splits["all"].origin.names[0]
     assert dataset.class_names[dataset.splits["all"].labels[0]] == first.partition("/")[0]
     with pytest.raises(DataError, match="must have the classes 猫, 狗"):
-        datasets.load_config_data(Data(str(pets), classes=["猫", "狗"], image_shape=list(SHAPE)))
+        loading.load_config_data(Data(str(pets), classes=["猫", "狗"], image_shape=list(SHAPE)))
     with pytest.raises(DataError, match="Give data=FOLDER"):
-        datasets.load_config_data(Data())
+        loading.load_config_data(Data())
 
 
 SMALL = """

@@ -10,7 +10,7 @@ import pytest
 
 from kerascls.cli import EXPORT_FORMATS
 from kerascls.cli import run as kerascls_command
-from kerascls.runs import Run
+from kerascls.runs.run import Run
 
 SIZE = 32 * 2**20
 

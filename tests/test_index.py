@@ -15,11 +15,12 @@ from conftest import here
 from PIL import Image
 
 import kerascls
-from kerascls import ahead, datasets, images, pipeline
-from kerascls.cache import FOLDERS, cache_folder, entries
-from kerascls.datasets import _index, _opening
-from kerascls.datasets._folder import FileImages
+from kerascls.data import batches, folder_index, folder_opening, loading
+from kerascls.data.folder import FileImages
 from kerascls.errors import DataError
+from kerascls.images import decode
+from kerascls.system import read_ahead
+from kerascls.system.cache import FOLDERS, cache_folder, entries
 
 SHAPE = (8, 8, 3)
 _opened: list[str] = []
@@ -48,7 +49,7 @@ def folder(tmp_path):
 
 
 def load(folder, cache_mb=100, **more):
-    return datasets.load_dataset(str(folder), **{"image_shape": SHAPE, "cache_mb": cache_mb, **more})
+    return loading.load_dataset(str(folder), **{"image_shape": SHAPE, "cache_mb": cache_mb, **more})
 
 
 def read_by(folder, cache_mb=100, **more):
@@ -79,7 +80,7 @@ def test_a_folder_that_is_opened_again_is_not_read(folder, cache_mb, monkeypatch
     names, first = read_by(folder, cache_mb)
     assert len(names) == 62
     decoded = []
-    monkeypatch.setattr("kerascls.images._decoded_batch", lambda paths, *rest: decoded.append(paths))
+    monkeypatch.setattr("kerascls.images.decode._decoded_batch", lambda paths, *rest: decoded.append(paths))
     names, again = read_by(folder, cache_mb)
     assert names == [] and decoded == []
     monkeypatch.undo()
@@ -186,7 +187,7 @@ def test_what_may_pass_is_not_held_against_a_file(folder, monkeypatch):
     save(folder.parent / "later.png", 5)
     assert "a/link.png" not in dict(load(folder).skipped)
     save(folder / "b" / "large.png", 6)
-    road = images._road
+    road = decode._road
 
     def too_little_memory(*kind):
         def run(encoded):
@@ -197,7 +198,7 @@ def test_what_may_pass_is_not_held_against_a_file(folder, monkeypatch):
         return run
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "_road", too_little_memory)
+        patch.setattr(decode, "_road", too_little_memory)
         assert dict(load(folder).skipped)["b/large.png"] == "takes more memory to decode than is free."
     assert "b/large.png" not in dict(load(folder).skipped)
 
@@ -206,20 +207,20 @@ def test_a_change_within_a_tick_of_the_clock_is_not_missed(folder, monkeypatch):
     """Where a file's last change is not older than a tick, the next may have the same time: it is read again."""
     changed = (folder / "a" / "8.png").stat().st_ctime_ns
     path = folder / "a" / "8.png"
-    monkeypatch.setattr(_index.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(_index.time, "time_ns", lambda: changed + _index.TICK - 1)
-    assert _index.states_before_reading([path]) == [_index.UNSETTLED]
-    monkeypatch.setattr(_index.time, "time_ns", lambda: changed + _index.TICK)
-    assert _index.states_before_reading([path]) == [_index.state_of(path)]
+    monkeypatch.setattr(folder_index.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(folder_index.time, "time_ns", lambda: changed + folder_index.TICK - 1)
+    assert folder_index.states_before_reading([path]) == [folder_index.UNSETTLED]
+    monkeypatch.setattr(folder_index.time, "time_ns", lambda: changed + folder_index.TICK)
+    assert folder_index.states_before_reading([path]) == [folder_index.state_of(path)]
     # A file system that tells whole seconds.
-    monkeypatch.setattr(_index, "state_of", lambda path: (9, 5 * 10**9, 5 * 10**9, 1))
-    monkeypatch.setattr(_index.time, "time_ns", lambda: 7 * 10**9 - 1)
-    assert _index.states_before_reading([path]) == [_index.UNSETTLED]
-    monkeypatch.setattr(_index.time, "time_ns", lambda: 7 * 10**9)
-    assert _index.states_before_reading([path]) == [(9, 5 * 10**9, 5 * 10**9, 1)]
+    monkeypatch.setattr(folder_index, "state_of", lambda path: (9, 5 * 10**9, 5 * 10**9, 1))
+    monkeypatch.setattr(folder_index.time, "time_ns", lambda: 7 * 10**9 - 1)
+    assert folder_index.states_before_reading([path]) == [folder_index.UNSETTLED]
+    monkeypatch.setattr(folder_index.time, "time_ns", lambda: 7 * 10**9)
+    assert folder_index.states_before_reading([path]) == [(9, 5 * 10**9, 5 * 10**9, 1)]
     monkeypatch.undo()
-    monkeypatch.setattr(_index.time, "time_ns", lambda: 0)
-    monkeypatch.setattr(_index.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(folder_index.time, "time_ns", lambda: 0)
+    monkeypatch.setattr(folder_index.time, "sleep", lambda seconds: None)
     assert len(read_by(folder)[0]) == len(read_by(folder)[0]) == 62
 
 
@@ -243,7 +244,7 @@ def test_a_damaged_index_is_made_again(folder, cache_mb, monkeypatch):
             same(load(folder, cache_mb), first)
             file.write_bytes(whole)
     with monkeypatch.context() as patch:
-        patch.setattr(_index, "made_by", lambda: "another version")
+        patch.setattr(folder_index, "made_by", lambda: "another version")
         names, other = read_by(folder, cache_mb)
         assert len(names) == 62
         same(other, first)
@@ -267,18 +268,18 @@ def test_a_cache_that_cannot_be_written_is_gone_without(folder, monkeypatch, tmp
         def full(*given, **more):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(_index.np, "savez", full)
+        patch.setattr(folder_index.np, "savez", full)
         nothing_is_kept()
     with monkeypatch.context() as patch:  # what would fill the disk is not written
-        patch.setattr(_index.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+        patch.setattr(folder_index.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
         nothing_is_kept()
     monkeypatch.setenv("KERASCLS_CACHE_MB", "0")
     nothing_is_kept()
 
 
 def test_what_was_read_before_an_interruption_is_not_read_again(folder, monkeypatch):
-    monkeypatch.setattr(_opening, "BATCH", 16)
-    learn, count = _index.Index.learn, []
+    monkeypatch.setattr(folder_opening, "BATCH", 16)
+    learn, count = folder_index.Index.learn, []
 
     def interrupted(self, *given):
         count.append(given)
@@ -287,7 +288,7 @@ def test_what_was_read_before_an_interruption_is_not_read_again(folder, monkeypa
         learn(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_index.Index, "learn", interrupted)
+        patch.setattr(folder_index.Index, "learn", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(folder, cache_mb=0)
     assert len(read_by(folder, cache_mb=0)[0]) < 62 - 39
@@ -310,16 +311,16 @@ def test_too_many_bad_images_are_told_again_without_reading(folder):
 
 def test_names_that_are_no_text_and_reasons_stay_as_they_are(tmp_path):
     names = [os.fsdecode(b"\xff\xfe.png"), "猫\n.png", "plain.png", os.fsdecode(b"\xc3.txt")]
-    index = _index.Index.of(tmp_path, names)
+    index = folder_index.Index.of(tmp_path, names)
     for name in names:
         (tmp_path / name).write_text(name.encode("utf-8", "surrogateescape").hex())
-    states = [_index.state_of(tmp_path / name) for name in names]
+    states = [folder_index.state_of(tmp_path / name) for name in names]
     index.learn(0, states[0], bytes(range(32)), 2**63 - 1)
     index.learn(1, states[1], bytes(32), 0)
     index.refuse(2, states[2], "why\0not \udcff", True)
-    index.refuse(3, _index.UNSETTLED, "for now", False)
+    index.refuse(3, folder_index.UNSETTLED, "for now", False)
     index.keep()
-    again = _index.Index.of(tmp_path, names[::-1])
+    again = folder_index.Index.of(tmp_path, names[::-1])
     assert again.known.tolist() == [False, True, True, True]
     assert again.rows["checksum"].tolist() == [0, 0, 0, 2**63 - 1]
     assert again.rows["content"][3].tobytes() == bytes(range(32))
@@ -362,13 +363,13 @@ def test_a_folder_that_is_read_only_or_reached_by_a_link_has_one_index(folder):
 @pytest.mark.slow
 def test_an_index_of_a_million_files_is_read_in_seconds(tmp_path, monkeypatch):
     names = [f"n{i // 1000:08d}/image_{i:08d}.JPEG" for i in range(1_000_000)]
-    index = _index.Index.of(tmp_path, names)
+    index = folder_index.Index.of(tmp_path, names)
     index.rows["state"] = [5, 6, 7, 8]
     index.known[:] = True
     index.keep()
-    monkeypatch.setattr(_index, "state_of", lambda path: (5, 6, 7, 8))
+    monkeypatch.setattr(folder_index, "state_of", lambda path: (5, 6, 7, 8))
     begin = time.process_time()
-    again = _index.Index.of(tmp_path, names)
+    again = folder_index.Index.of(tmp_path, names)
     assert again.known.all() and time.process_time() - begin < 10
 
 
@@ -378,8 +379,8 @@ def test_images_in_files_are_decoded_ahead_by_a_bounded_number_of_batches(folder
     read = []
     encoded = FileImages.encoded
     monkeypatch.setattr(FileImages, "encoded", lambda self, i: read.append(i) or encoded(self, i))
-    monkeypatch.setattr(ahead.devices, "cores", lambda: 1)
-    batches = datasets.in_batches(files, 8, start=5)
+    monkeypatch.setattr(read_ahead.devices, "cores", lambda: 1)
+    batches = loading.in_batches(files, 8, start=5)
     found = [next(batches)]
     assert len(read) <= 4 * 8  # one given, two that wait, and one more under way
     found += batches
@@ -398,9 +399,11 @@ def test_validation_images_that_fit_are_decoded_once_where_training_images_are_s
     for i in range(60, 100):
         save(folder / "ab"[i % 2] / f"{i}.png", i)
     given = []
-    monkeypatch.setattr(pipeline, "scoring_batches", lambda split, *rest, **more: given.append(split) or rest[-1:])
+    monkeypatch.setattr(batches, "scoring_batches", lambda split, *rest, **more: given.append(split) or rest[-1:])
     held_out = []
-    monkeypatch.setattr("kerascls.fit.TrainingData", lambda batches, validation: held_out.append(given[-1]) or 1 / 0)
+    monkeypatch.setattr(
+        "kerascls.training.fit.TrainingData", lambda batches, validation: held_out.append(given[-1]) or 1 / 0
+    )
     options = {"image_shape": [64, 64, 3], "cache_mb": 1}
     with pytest.raises(ZeroDivisionError):
         kerascls.train("folder_scratch", data=folder, overrides={"data": options, "model": {"name": "small_cnn"}})
@@ -408,5 +411,5 @@ def test_validation_images_that_fit_are_decoded_once_where_training_images_are_s
     assert isinstance(split.images, np.ndarray) and split.images.shape == (10, 64, 64, 3)
     np.testing.assert_array_equal(split.images, split.origin[:])
     streamed = dataclasses.replace(split, images=split.origin)
-    assert pipeline.decoded(streamed, 10 * 64 * 64 * 3 - 1) is streamed
-    np.testing.assert_array_equal(pipeline.decoded(streamed, 10 * 64 * 64 * 3).images, split.images)
+    assert batches.decoded(streamed, 10 * 64 * 64 * 3 - 1) is streamed
+    np.testing.assert_array_equal(batches.decoded(streamed, 10 * 64 * 64 * 3).images, split.images)

@@ -16,8 +16,8 @@ from conftest import REPOSITORY, here, one_line_error
 from PIL import Image
 
 import kerascls
-from kerascls import inputs
 from kerascls.errors import DataError
+from kerascls.inference import inputs
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
 SAMPLES = RELEASED / "samples"
@@ -33,8 +33,8 @@ def colour():
     """A classifier of RGB images of 6 x 5, whose answer depends on every channel."""
     import keras
 
-    from kerascls.card import Card
-    from kerascls.load import Classifier
+    from kerascls.formats.card import Card
+    from kerascls.inference.loading import Classifier
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -208,7 +208,7 @@ def test_what_is_no_image_is_refused_in_one_line_and_nothing_is_opened(classifie
 
 
 def test_no_whole_number_is_ever_taken_for_an_open_file(classifier, tmp_path):
-    from kerascls.formats import looks_like_image, read_bytes, read_encoded
+    from kerascls.images.files import looks_like_image, read_bytes, read_encoded
 
     with (tmp_path / "log").open("w") as log:
         for refuse in (read_bytes, read_encoded):

@@ -10,7 +10,7 @@ import pytest
 from conftest import here, one_line_error
 
 import kerascls
-from kerascls.inspect import inspect
+from kerascls.formats.inspect import inspect
 
 
 def test_a_run_is_told_by_its_layers_names_and_hashes(digits_run, capsys):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kerascls.json_files import fault, only, read_json
+from kerascls.system.json_files import fault, only, read_json
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from keras import layers
 
 import kerascls
 from kerascls.errors import ModelError
-from kerascls.inspect import inspect
+from kerascls.formats.inspect import inspect
 
 
 def as_keras_2(model, path, change=lambda config: None):

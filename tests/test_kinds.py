@@ -7,11 +7,12 @@ import pytest
 from conftest import here, one_line_error
 from PIL import Image
 
-from kerascls import datasets, pixels
+from kerascls.data import loading
 from kerascls.errors import DataError
-from kerascls.formats import looks_like_image
-from kerascls.images import read_pixels
-from kerascls.kinds import image_kind, refusal, unread_kind
+from kerascls.images import pillow
+from kerascls.images.decode import read_pixels
+from kerascls.images.files import looks_like_image
+from kerascls.images.kinds import image_kind, refusal, unread_kind
 
 
 def encoded(kind, **options):
@@ -65,7 +66,7 @@ def test_a_kind_that_is_not_read_is_named_under_any_name(name, tmp_path):
         path = tmp_path / file
         path.write_bytes(content)
         assert refusal(content[:1024], path) == reason and looks_like_image(path)
-        for road in (read_pixels, pixels.read_pixels):
+        for road in (read_pixels, pillow.read_pixels):
             with pytest.raises(DataError) as error:
                 road(path, (16, 16, 3))
             assert str(error.value) == f"{path}: {reason}."
@@ -111,7 +112,7 @@ def test_images_of_a_folder_that_are_not_read_count_as_bad(tmp_path):
             (tmp_path / "d" / name / f"{i}.jpg").write_bytes(encoded("jpeg", quality=50 + i))
             (tmp_path / "d" / name / f"IMG_{i}.HEIC").write_bytes(UNREAD["heic"][0])
     with pytest.raises(DataError) as error:
-        datasets.load_dataset(str(tmp_path / "d"), image_shape=(16, 16, 3))
+        loading.load_dataset(str(tmp_path / "d"), image_shape=(16, 16, 3))
     assert "20 of 40 images cannot be read" in str(error.value)
     assert "is HEIC, which kerascls does not read: convert it to JPEG or PNG" in str(error.value)
 

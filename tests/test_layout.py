@@ -11,10 +11,10 @@ import pytest
 from conftest import REPOSITORY, here, one_line_error
 from PIL import Image
 
-from kerascls import datasets
-from kerascls.config import Data
+from kerascls.data import loading
 from kerascls.errors import DataError
-from kerascls.evaluate import bind_classes
+from kerascls.inference.evaluate import bind_classes
+from kerascls.recipes.schema import Data
 
 SHAPE = (8, 8, 3)
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
@@ -36,7 +36,7 @@ def root(tmp_path):
 
 
 def load(folder, **more):
-    return datasets.load_dataset(str(folder), image_shape=SHAPE, **more)
+    return loading.load_dataset(str(folder), image_shape=SHAPE, **more)
 
 
 def counts(dataset):
@@ -240,7 +240,7 @@ def test_names_that_look_alike_are_one_class(root, capsys):
     folder = root(f"{NFC}/1.png", f"{NFD}/1.png", f"{NFD}/2.png", "thé/1.png")
     dataset = load(folder)
     assert dataset.class_names == (NFC, "thé") and counts(dataset) == {"all": [3, 1]}
-    assert datasets.load_config_data(Data(str(folder), classes=["thé", NFD], image_shape=list(SHAPE))).class_names == (
+    assert loading.load_config_data(Data(str(folder), classes=["thé", NFD], image_shape=list(SHAPE))).class_names == (
         "thé",
         NFC,
     )
@@ -267,10 +267,10 @@ def test_forms_of_a_name_are_one_in_arrays(tmp_path):
         np.savez(tmp_path / "a.npz", x_train=x, y_train=y, class_names=np.array(names))
 
     save([NFD, "b"])
-    assert datasets.load_dataset(str(tmp_path / "a.npz")).class_names == (NFC, "b")
+    assert loading.load_dataset(str(tmp_path / "a.npz")).class_names == (NFC, "b")
     save([NFD, NFC])
     with pytest.raises(DataError, match="class name twice"):
-        datasets.load_dataset(str(tmp_path / "a.npz"))
+        loading.load_dataset(str(tmp_path / "a.npz"))
 
 
 LITTER = (

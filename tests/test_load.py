@@ -10,10 +10,10 @@ import pytest
 from conftest import one_line_error
 
 import kerascls
-from kerascls.card import Card, border_sides, usual_border
 from kerascls.errors import DataError, ModelError
-from kerascls.load import load
-from kerascls.save import save_h5, save_keras, save_saved_model, save_weights
+from kerascls.formats.card import Card, border_sides, usual_border
+from kerascls.formats.writing import save_h5, save_keras, save_saved_model, save_weights
+from kerascls.inference.loading import load
 
 CARD = Card(("猫", "b\nc", "10"), (6, 5, 1), (0, 10, 255), "dark", "d", None)
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 6, 5, 1), np.uint8)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from conftest import one_line_error, small_npz
 
-from kerascls import datasets, memory
-from kerascls.datasets import Split
+from kerascls.data import loading
+from kerascls.data.batches import TrainingBatches, on_canvas, scoring_batches, shared
+from kerascls.data.loading import Split
+from kerascls.data.splits import with_all_splits
 from kerascls.errors import DataError
-from kerascls.pipeline import TrainingBatches, on_canvas, scoring_batches, shared
-from kerascls.split import with_all_splits
+from kerascls.system import memory
 
 NET = """
 import keras
@@ -72,7 +73,7 @@ def test_an_npz_is_read_into_its_place(save, turned):
     save("data.npz", x_train=np.asfortranarray(images) if turned else images, y_train=LABELS[:200])
     tracemalloc.start()
     try:
-        read = datasets.load_dataset("data.npz").splits["train"].images
+        read = loading.load_dataset("data.npz").splits["train"].images
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -98,7 +99,7 @@ def numbered(count=60):
 
 def test_held_out_splits_share_the_images_and_give_the_batches_of_copies():
     whole = numbered()
-    dataset = datasets.Dataset("numbered", "here", ("a", "b", "c"), {"train": whole})
+    dataset = loading.Dataset("numbered", "here", ("a", "b", "c"), {"train": whole})
     splits = with_all_splits(dataset, 0.2, 0.2).splits
     assert sorted(splits) == ["test", "train", "validation"]
     for split in splits.values():
@@ -167,7 +168,7 @@ def load():
 def test_own_data_is_brought_to_where_tensorflow_can_share_it():
     Path("my_data.py").write_text(OWN)
     expected = np.arange(7680, dtype=np.uint32).astype(np.uint8).reshape(40, 8, 8, 3)[:, ::-1]
-    splits = datasets.load_dataset("./my_data.py").splits
+    splits = loading.load_dataset("./my_data.py").splits
     assert np.array_equal(splits["train"].images, expected[:30]) and np.array_equal(
         splits["test"].images, expected[30:]
     )
@@ -220,14 +221,14 @@ def test_all_splits_of_an_npz_count_together_and_what_they_are_brought_to(machin
     images = np.zeros((100, 64, 64, 3), np.uint8)
     np.savez("data.npz", x_train=images, y_train=LABELS[:100], x_test=images, y_test=LABELS[:100])
     machine(GIB + images.nbytes * 5 // 2)
-    datasets.load_dataset("data.npz")
+    loading.load_dataset("data.npz")
     machine(GIB + images.nbytes * 3 // 2)
     with pytest.raises(DataError, match="data.npz: its arrays need 0.0 GiB of memory"):
-        datasets.load_dataset("data.npz")
+        loading.load_dataset("data.npz")
     machine(GIB + images.nbytes * 5)
     with pytest.raises(DataError, match="Make a folder of images of it"):
-        datasets.load_dataset("data.npz", image_shape=(128, 128, 3))
-    datasets.load_dataset("data.npz", image_shape=(32, 32, 3))
+        loading.load_dataset("data.npz", image_shape=(128, 128, 3))
+    loading.load_dataset("data.npz", image_shape=(32, 32, 3))
 
 
 def test_a_canvas_counts_beside_the_images(machine):

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from kerascls import metrics
-from kerascls.files import write_json
+from kerascls.inference import metrics
+from kerascls.system.atomic_files import write_json
 
 NAMES = ["cat", "dog", "owl"]
 LABELS = np.array([0, 0, 1, 1, 1, 0])

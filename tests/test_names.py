@@ -11,9 +11,9 @@ from conftest import command, here
 from PIL import Image
 
 from kerascls import plots
-from kerascls.config import config_from_toml, load_config
-from kerascls.files import write_json, write_text
-from kerascls.json_files import json_text, read_json
+from kerascls.recipes.schema import config_from_toml, load_config
+from kerascls.system.atomic_files import write_json, write_text
+from kerascls.system.json_files import json_text, read_json
 
 BAD = os.fsdecode(b"i\x82")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
@@ -64,14 +64,14 @@ def test_predict_and_explain_name_such_files_in_json_csv_and_pictures(digits_run
 
 
 def test_a_server_names_itself_in_utf8(digits_run, tmp_path):
-    from kerascls.serve import default_name
+    from kerascls.serving.server import default_name
 
     (tmp_path / BAD).mkdir()
     assert default_name(tmp_path / BAD) == "i_"
 
 
 def test_an_explained_image_is_shown_by_the_escape_as_its_picture_is():
-    from kerascls.explain import Explanation, as_text
+    from kerascls.inference.explain import Explanation, as_text
 
     explanation = Explanation(f"{BAD}.png", "a", 0.9, "a", 0.9, "CAM", f"{BAD}_explained.png")
     assert as_text(explanation) == "i\\udc82.png: a 90.0%, CAM in i\\udc82_explained.png"

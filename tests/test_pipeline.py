@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kerascls.datasets import Split
-from kerascls.pipeline import TrainingBatches, balanced_class_weight, scoring_batches, share_among
+from kerascls.data.batches import TrainingBatches, balanced_class_weight, scoring_batches, share_among
+from kerascls.data.loading import Split
 
 
 def numbered(count=10):

@@ -9,9 +9,9 @@ import tensorflow as tf
 from conftest import odd_files
 from PIL import Image
 
-from kerascls import images, pixels
 from kerascls.errors import DataError
-from kerascls.formats import encode_png
+from kerascls.images import decode, pillow
+from kerascls.images.files import encode_png
 
 ODD = odd_files()
 NOT_ALIKE = {"raw colour 16 clear.png": "a PNG of 16-bit colours, one of them transparent"}
@@ -28,8 +28,8 @@ def test_every_kind_gives_the_bits_that_tensorflow_gives(tmp_path, kind):
         for channels in (1, 3):
             shape = (37, 50, channels)
             paths = [tmp_path / name for name in names]
-            expected = images.read_batch(paths, shape, background)
-            for name, ours, theirs in zip(names, pixels.read_batch(paths, shape, background), expected, strict=True):
+            expected = decode.read_batch(paths, shape, background)
+            for name, ours, theirs in zip(names, pillow.read_batch(paths, shape, background), expected, strict=True):
                 assert ours.dtype == np.uint8 and ours.shape == shape, name
                 steps = np.abs(ours.astype(int) - theirs).max()
                 assert steps <= (1 if kind == "jpeg" else 0), name
@@ -38,9 +38,9 @@ def test_every_kind_gives_the_bits_that_tensorflow_gives(tmp_path, kind):
 def test_what_cannot_be_done_alike_is_refused_in_one_line(tmp_path):
     for name, what in NOT_ALIKE.items():
         (tmp_path / name).write_bytes(ODD[name])
-        images.read_pixels(tmp_path / name, (37, 50, 3))
+        decode.read_pixels(tmp_path / name, (37, 50, 3))
         with pytest.raises(DataError) as caught:
-            pixels.read_pixels(tmp_path / name, (37, 50, 3))
+            pillow.read_pixels(tmp_path / name, (37, 50, 3))
         assert str(caught.value) == f"{tmp_path / name}: is {what}, which only a model that TensorFlow opens reads."
 
 
@@ -64,12 +64,12 @@ def test_the_first_picture_of_a_gif(tmp_path, place, size, clear, alike):
     picture = b"\x2c" + struct.pack("<HHHHB", *place, *size, 0) + b"\x02" + bytes([len(data)]) + data + b"\0"
     path = tmp_path / "first.gif"
     path.write_bytes(b"GIF89a" + struct.pack("<HHBBB", 6, 5, 0xF1, 0, 0) + table + control + picture + b";")
-    expected = images.read_pixels(path, (5, 6, 3))
+    expected = decode.read_pixels(path, (5, 6, 3))
     if alike:
-        assert np.array_equal(pixels.read_pixels(path, (5, 6, 3)), expected)
+        assert np.array_equal(pillow.read_pixels(path, (5, 6, 3)), expected)
     else:
         with pytest.raises(DataError, match="leaves a part of its canvas bare, which only a model that TensorFlow"):
-            pixels.read_pixels(path, (5, 6, 3))
+            pillow.read_pixels(path, (5, 6, 3))
 
 
 @pytest.mark.parametrize("rule", ["stretch", "nearest", pytest.param("cover", marks=pytest.mark.slow), "center_crop"])
@@ -87,18 +87,18 @@ def test_resizing_gives_tensorflows_bits(rule):
     for h, w, height, width in sizes:
         image = generator.integers(0, 256, (h, w, 3), np.uint8)
         try:
-            expected = images.resize(tf.constant(image), height, width, rule).numpy()
+            expected = decode.resize(tf.constant(image), height, width, rule).numpy()
         except tf.errors.InvalidArgumentError:  # a cut that the rule cannot make
             continue
-        assert np.array_equal(pixels.resize(image, height, width, rule), expected), (h, w, height, width)
+        assert np.array_equal(pillow.resize(image, height, width, rule), expected), (h, w, height, width)
     flat = np.full((90, 70, 1), 77, np.uint8)
-    assert np.array_equal(pixels.resize(flat, 28, 28), np.full((28, 28, 1), 77, np.uint8))
+    assert np.array_equal(pillow.resize(flat, 28, 28), np.full((28, 28, 1), 77, np.uint8))
 
 
 def test_gray_is_the_stated_formula():
     colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [77, 77, 77]]], np.uint8)
     # (299 * 255 + 500) // 1000 = 76, (587 * 255 + 500) // 1000 = 150, (114 * 255 + 500) // 1000 = 29
-    assert pixels.to_channels(colours, 1).ravel().tolist() == [76, 150, 29, 77]
+    assert pillow.to_channels(colours, 1).ravel().tolist() == [76, 150, 29, 77]
 
 
 def test_cut_and_damaged_files_are_refused_or_give_the_same_pixels(tmp_path, capfd):
@@ -112,7 +112,7 @@ def test_cut_and_damaged_files_are_refused_or_give_the_same_pixels(tmp_path, cap
         for content in (whole[: int(generator.integers(1, len(whole)))], whole[:-1], bytes(damaged), whole + b"more"):
             path.write_bytes(content)
             answers = []
-            for road in (images, pixels):
+            for road in (decode, pillow):
                 try:
                     answers.append(road.read_pixels(path, (20, 20, 3)))
                 except DataError as error:
@@ -136,17 +136,17 @@ def test_damaged_orientations_are_none(tmp_path):
         data.replace(b"Exif\0\0", b"Exit\0\0"),
     ):
         path.write_bytes(damage)
-        assert np.array_equal(pixels.read_pixels(path, (24, 16, 3)), images.read_pixels(path, (24, 16, 3)))
+        assert np.array_equal(pillow.read_pixels(path, (24, 16, 3)), decode.read_pixels(path, (24, 16, 3)))
 
 
 def test_a_broken_file_costs_no_other(tmp_path):
     (tmp_path / "good.png").write_bytes(encode_png(np.full((4, 4, 3), 9, np.uint8)))
     (tmp_path / "text.png").write_text("hello")
-    good, text, nowhere = pixels.read_batch([tmp_path / n for n in ("good.png", "text.png", "nowhere")], (4, 4, 3))
+    good, text, nowhere = pillow.read_batch([tmp_path / n for n in ("good.png", "text.png", "nowhere")], (4, 4, 3))
     assert np.array_equal(good, np.full((4, 4, 3), 9, np.uint8))
     assert "is not an image" in str(text) and "cannot be read" in str(nowhere)
 
 
 def test_this_road_imports_no_tensorflow():
-    source = importlib.util.find_spec("kerascls.pixels").loader.get_source("kerascls.pixels")
+    source = importlib.util.find_spec("kerascls.images.pillow").loader.get_source("kerascls.images.pillow")
     assert "import tensorflow" not in source and "kerascls.images import" not in source

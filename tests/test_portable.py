@@ -11,7 +11,7 @@ import pytest
 from conftest import small_npz
 
 import kerascls
-from kerascls import files
+from kerascls.system import atomic_files
 
 # Python runs it when it begins, in every process that these start: no fcntl, resource and renameat2, no /proc, no
 # processor affinity; and, as on Windows, nothing that this process has open can be renamed or removed.
@@ -120,18 +120,20 @@ def test_train_resume_predict_export_and_inspect_need_nothing_that_windows_lacks
 
 def test_without_locks_of_folders_what_was_left_goes_after_a_day(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    folder, lock = files._temporary_folder(tmp_path)
+    folder, lock = atomic_files._temporary_folder(tmp_path)
     assert lock is None
-    files.clear_left(tmp_path)
+    atomic_files.clear_left(tmp_path)
     assert folder.exists()  # its writer may be at work
     os.utime(folder, (0, 0))
-    files.clear_left(tmp_path)
+    atomic_files.clear_left(tmp_path)
     assert not folder.exists()
 
 
 def test_without_fcntl_writers_take_turns_by_a_file(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     taken = []
-    monkeypatch.setattr(files, "alone", lambda lock, waiting: taken.append(lock.name) or pytest.MonkeyPatch.context())
-    with files.one_at_a_time(tmp_path):
+    monkeypatch.setattr(
+        atomic_files, "alone", lambda lock, waiting: taken.append(lock.name) or pytest.MonkeyPatch.context()
+    )
+    with atomic_files.one_at_a_time(tmp_path):
         assert taken == [".kerascls.lock"]

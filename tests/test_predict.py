@@ -17,13 +17,13 @@ from conftest import REPOSITORY, here, one_line_error
 from PIL import Image, ImageDraw
 
 import kerascls
-from kerascls import table
-from kerascls.datasets import natural_key
+from kerascls.data.loading import natural_key
 from kerascls.devices import cores
-from kerascls.images import encode_png
-from kerascls.inputs import image_files
-from kerascls.predict import predict
-from kerascls.table import Table, table_key
+from kerascls.images.decode import encode_png
+from kerascls.inference import csv_table
+from kerascls.inference.csv_table import Table, table_key
+from kerascls.inference.inputs import image_files
+from kerascls.inference.predict import predict
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
 
@@ -346,14 +346,14 @@ def test_files_of_a_folder_that_another_took_the_name_of_are_answered_again(digi
 
 def test_a_table_that_is_finished_while_another_opens_it_is_not_written_into(monkeypatch):
     """The other command has given the partial file its last name before this one holds it."""
-    original = table._lock
+    original = csv_table._lock
 
     def finished_meanwhile(file):
-        monkeypatch.setattr(table, "_lock", original)
+        monkeypatch.setattr(csv_table, "_lock", original)
         os.replace("a.csv.key.partial", "a.csv")
         return original(file)
 
-    monkeypatch.setattr(table, "_lock", finished_meanwhile)
+    monkeypatch.setattr(csv_table, "_lock", finished_meanwhile)
     Path("a.csv.key.partial").write_text("the other's")
     with Table(Path("a.csv"), 3, "key", print) as mine:
         assert mine.take_over([]) == 0 and mine.partial.exists()
@@ -372,8 +372,8 @@ def test_a_full_disk_keeps_what_was_written(digits_run, many, monkeypatch, capsy
     write = Table.write
 
     def full(table, predictions):
-        if table.rows >= 64:
-            raise table._cannot(OSError(28, "No space left on device"))
+        if csv_table.rows >= 64:
+            raise csv_table._cannot(OSError(28, "No space left on device"))
         write(table, predictions)
 
     monkeypatch.setattr(Table, "write", full)

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import kerascls
-from kerascls.process import put_back, same_draws
+from kerascls.system.process import put_back, same_draws
 
 PACKAGE = Path(kerascls.__file__).parent
 TESTED = {
@@ -273,7 +273,7 @@ def test_networks_of_keras_applications_fetch_their_weights_by_file_utils_get_fi
 
 def test_the_source_of_keras_applications_names_its_networks():
     """`kerascls list` reads it, so that TensorFlow need not be imported (`catalog`)."""
-    from kerascls.catalog import backbones
+    from kerascls.recipes.catalog import backbones
 
     here = {name for name in dir(keras.applications) if inspect.isfunction(getattr(keras.applications, name))}
     assert set(backbones()) == here and "EfficientNetV2B0" in here

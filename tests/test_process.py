@@ -19,7 +19,7 @@ from tensorflow.python.framework.config import disable_op_determinism, is_op_det
 
 import kerascls
 from kerascls.errors import ModelError, TrainingFailed
-from kerascls.process import deterministic_ops, quiet_logs
+from kerascls.system.process import deterministic_ops, quiet_logs
 
 
 def state():
@@ -190,7 +190,7 @@ def test_loading_in_threads_leaves_keras_as_it_was(digits_run):
 
 
 def test_layers_that_another_thread_builds_meanwhile_are_not_counted(digits_run):
-    from kerascls.models._files import _no_more_than
+    from kerascls.formats.keras import _no_more_than
 
     with _no_more_than(digits_run, 100):
         built = []

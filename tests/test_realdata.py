@@ -8,8 +8,8 @@ import pytest
 from conftest import REPOSITORY
 
 import kerascls
-from kerascls.datasets import dataset_module, load_dataset
-from kerascls.runs import Run
+from kerascls.data.loading import dataset_module, load_dataset
+from kerascls.runs.run import Run
 
 pytestmark = pytest.mark.realdata
 RELEASED = REPOSITORY / "saved_models" / "released"
@@ -18,7 +18,7 @@ RELEASED = REPOSITORY / "saved_models" / "released"
 def test_mnist_is_read_whole_and_by_the_one_road(real_data):
     import tensorflow_datasets as tfds
 
-    from kerascls.images import to_pixels
+    from kerascls.images.decode import to_pixels
 
     mnist = load_dataset("mnist", real_data)
     assert {name: len(split) for name, split in mnist.splits.items()} == {"train": 60000, "test": 10000}

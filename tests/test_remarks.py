@@ -8,9 +8,9 @@ import pytest
 from conftest import here
 from PIL import Image
 
-from kerascls import datasets
-from kerascls.datasets import Dataset, Split
-from kerascls.remarks import few_images, remarks, without_contrast
+from kerascls.data import loading
+from kerascls.data.loading import Dataset, Split
+from kerascls.data.remarks import few_images, remarks, without_contrast
 
 SHAPE = (8, 8, 3)
 random = np.random.default_rng(0)
@@ -22,7 +22,7 @@ def save(path, pixels=None):
 
 
 def load(folder, **more):
-    return datasets.load_dataset(str(folder), image_shape=SHAPE, **more)
+    return loading.load_dataset(str(folder), image_shape=SHAPE, **more)
 
 
 def test_copies_in_other_splits_and_under_two_labels_are_told(tmp_path, capsys):

@@ -5,41 +5,42 @@ from pathlib import Path
 
 import pytest
 
-from kerascls import files, runs
 from kerascls.errors import OutputError, RunError
+from kerascls.runs import run
+from kerascls.system import atomic_files
 
 
 def test_runs_never_overwrite_each_other():
-    fill = lambda folder: files.write_text(folder / "file", "text")  # noqa: E731
-    names = [runs.Run.create(None, "mnist_cnn", fill).path.name for _ in range(3)]
+    fill = lambda folder: atomic_files.write_text(folder / "file", "text")  # noqa: E731
+    names = [run.Run.create(None, "mnist_cnn", fill).path.name for _ in range(3)]
     assert names == ["mnist_cnn", "mnist_cnn-2", "mnist_cnn-3"]
     with pytest.raises(OutputError, match="exists already"):
-        runs.Run.create(Path("saved_models/mnist_cnn"), "x", fill)
+        run.Run.create(Path("saved_models/mnist_cnn"), "x", fill)
     assert sorted(path.name for path in Path("saved_models").iterdir()) == names  # and nothing else
 
     def failing(folder):
-        files.write_text(folder / "file", "text")
+        atomic_files.write_text(folder / "file", "text")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match="No space left"):
-        runs.Run.create(None, "mnist_cnn", failing)
+        run.Run.create(None, "mnist_cnn", failing)
     assert sorted(path.name for path in Path("saved_models").iterdir()) == names
 
 
 def test_what_is_not_a_run_is_told(tmp_path):
     with pytest.raises(RunError, match="does not exist"):
-        runs.Run.open("nowhere")
+        run.Run.open("nowhere")
     with pytest.raises(RunError, match="no manifest.json"):
-        runs.Run.open(tmp_path)
+        run.Run.open(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(RunError, match="damaged"):
-        runs.Run.open(tmp_path)
+        run.Run.open(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 99}')
     with pytest.raises(RunError, match="format 99"):
-        runs.Run.open(tmp_path)
+        run.Run.open(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 1, "status": "interrupted"}')
     with pytest.raises(RunError, match="lacks recipe"):
-        runs.Run.open(tmp_path)
+        run.Run.open(tmp_path)
     manifest = {
         "format": 1,
         "status": "interrupted",
@@ -60,4 +61,4 @@ def test_what_is_not_a_run_is_told(tmp_path):
     ):
         (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
         with pytest.raises(RunError, match=told):
-            runs.Run.open(tmp_path)
+            run.Run.open(tmp_path)

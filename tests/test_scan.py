@@ -22,19 +22,19 @@ import test_apart
 from conftest import REPOSITORY, one_line_error, processor_seconds, tiny_backbone
 
 from benchmarks import serving
-from kerascls import runtimes
-from kerascls.card import CARD, Card
 from kerascls.cli import run as kerascls_command
 from kerascls.errors import ModelError
-from kerascls.inspect import inspect
-from kerascls.load import load
+from kerascls.formats import opening
+from kerascls.formats.card import CARD, Card
+from kerascls.formats.inspect import inspect
+from kerascls.formats.scan import containers, graphs, layers
+from kerascls.formats.scan.containers import read_h5
+from kerascls.formats.scan.programs import _SCHEMA as ONNX
+from kerascls.formats.scan.programs import read_program
+from kerascls.formats.scan.protobuf import schema
+from kerascls.formats.writing import save_h5, save_keras, save_litert, save_saved_model, save_weights
+from kerascls.inference.loading import load
 from kerascls.models import build_model
-from kerascls.save import save_h5, save_keras, save_litert, save_saved_model, save_weights
-from kerascls.scan import containers, graphs, layers
-from kerascls.scan.containers import read_h5
-from kerascls.scan.messages import schema
-from kerascls.scan.runtimes import _SCHEMA as ONNX
-from kerascls.scan.runtimes import read_program
 
 CARD_3 = Card(("a", "b", "c"), (8, 8, 1))
 MOST_SECONDS, MOST_BYTES = 10, 300 << 20  # of a refusal; the bytes are of a whole process, Python and h5py included
@@ -528,7 +528,7 @@ def test_a_tflite_that_would_crash_its_interpreter_is_refused(tmp_path):
         bad.write_bytes(damaged)
         assert reason in refused(bad)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtimes, "_tried", test_apart.crashes)
+        patch.setattr(opening, "_tried", test_apart.crashes)
         assert "it ended its reader with SIGABRT" in refused(good)
     assert load(good).class_names == ("a", "b", "c")
 

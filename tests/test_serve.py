@@ -26,9 +26,9 @@ from conftest import REPOSITORY, here, one_line_error
 
 import kerascls
 from benchmarks import serving
-from kerascls import tf_serving
 from kerascls.errors import DataError
-from kerascls.serve import default_name
+from kerascls.serving import tf_serving
+from kerascls.serving.server import default_name
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
 SAVED_MODEL = RELEASED / "exports" / "saved_model"
@@ -598,8 +598,8 @@ def app():
     """Asks an app of the released network in this process: `app(origins)` is an httpx client of it."""
     import asyncio
 
-    from kerascls.cross_origin import CrossOrigin
-    from kerascls.serve import Limits, make_app
+    from kerascls.serving.cross_origin import CrossOrigin
+    from kerascls.serving.server import Limits, make_app
 
     gate = make_app(kerascls.load(RELEASED), "model", "1", Limits(max_body=200_000))
 

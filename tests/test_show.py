@@ -7,8 +7,8 @@ from conftest import here, one_line_error, small_npz
 from PIL import Image
 
 import kerascls
-from kerascls.datasets import Split
-from kerascls.show import augment_like_training, mixed_title, samples
+from kerascls.data.loading import Split
+from kerascls.data.show import augment_like_training, mixed_title, samples
 
 
 def test_a_data_set_is_told_and_drawn(tmp_path, capsys):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import here, one_line_error
 
-from kerascls.datasets import Dataset, Split
+from kerascls.data.loading import Dataset, Split
+from kerascls.data.splits import hold_out, split_folder, with_all_splits
 from kerascls.errors import ConfigError, DataError
-from kerascls.split import hold_out, split_folder, with_all_splits
 
 
 def dataset(count=20, **splits):
@@ -225,7 +225,7 @@ def test_splitting_a_folder_leaves_tensorflow_alone(tmp_path):
 
 
 def test_what_was_split_is_read_as_split(tmp_path):
-    from kerascls.datasets._folder import list_folder
+    from kerascls.data.folder import list_folder
 
     photos(tmp_path / "photos", a=10, b=10)
     split_folder("photos", "data")

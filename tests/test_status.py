@@ -15,9 +15,9 @@ from conftest import REPOSITORY, here, small_npz
 from PIL import Image
 
 import kerascls
-from kerascls import status
 from kerascls.cli import run
-from kerascls.status import Doing, clock, doing, fitting, shown, width
+from kerascls.system import status
+from kerascls.system.status import Doing, clock, doing, fitting, shown, width
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerascls.callbacks import EpochState
-from kerascls.datasets import Split
-from kerascls.metrics import cross_entropy
+from kerascls.data.batches import TrainingBatches, balanced_class_weight
+from kerascls.data.loading import Split
+from kerascls.inference.metrics import cross_entropy
 from kerascls.models import build_model
-from kerascls.pipeline import TrainingBatches, balanced_class_weight
-from kerascls.steps import TrainingModel
+from kerascls.training.callbacks.checkpoints import EpochState
+from kerascls.training.step import TrainingModel
 
 SPLIT = Split.of(np.random.default_rng(0).integers(0, 256, (50, 28, 28, 1), np.uint8), np.arange(50) ** 2 % 10)
 POLICY = [{"name": "affine", "shift": 0.1}, {"name": "mixup"}]

@@ -10,12 +10,12 @@ import pytest
 from conftest import here, one_line_error, small_npz, tiny_transfer
 
 import kerascls
-from kerascls.datasets import Split
-from kerascls.datasets._folder import FileImages
+from kerascls.data.folder import FileImages
+from kerascls.data.loading import Split
+from kerascls.data.splits import folds_of
 from kerascls.errors import ConfigError, DataError, OutputError
-from kerascls.features import Extractor
-from kerascls.split import folds_of
-from kerascls.sweep import SweepResult, Trial, parse_grid, table
+from kerascls.features.extractor import Extractor
+from kerascls.training.sweep import SweepResult, Trial, parse_grid, table
 
 RECIPE = """
 [train]
@@ -102,7 +102,7 @@ def test_a_trial_has_the_validation_score_of_a_training_with_its_settings(tiny, 
 
 @pytest.mark.slow
 def test_sweeps_at_once_have_tables_of_their_own(tiny, monkeypatch):
-    module, inner = importlib.import_module("kerascls.sweep"), []
+    module, inner = importlib.import_module("kerascls.training.sweep"), []
     original = module._fit
 
     def at_once(*arguments):
@@ -201,7 +201,7 @@ def test_the_last_line_has_every_option_that_was_given(tiny, capsys):
 
 
 def test_ctrl_c_keeps_what_has_ended(tiny, monkeypatch, capsys):
-    from kerascls.fit import Fit
+    from kerascls.training.fit import Fit
 
     original, calls = Fit.fit_phase, []
 
@@ -238,7 +238,7 @@ def test_json_lists_the_combinations(tiny, capsys):
 
 
 def test_bad_input_is_told_before_anything_is_trained(tiny, capsys, monkeypatch):
-    monkeypatch.setattr("kerascls.fit.Fit.fit", lambda self: pytest.fail("trained"))
+    monkeypatch.setattr("kerascls.training.fit.Fit.fit", lambda self: pytest.fail("trained"))
     for arguments, fault in (
         (("--set", "train.learning_rate=0.1,-1"), "train.learning_rate must be above 0"),
         (("--set", "train.learning_rat=0.1,1"), "Did you mean learning_rate"),

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from tiffs import tiff
 
-from kerascls import images, pixels
 from kerascls.errors import DataError
-from kerascls.formats import Upload
+from kerascls.images import decode, pillow
+from kerascls.images.files import Upload
 
 ORDERS = ("<", ">")
 RANDOM = np.random.default_rng(0)
@@ -21,9 +21,9 @@ def noise(most, *shape, dtype="u2"):
 def read(content):
     """uint8 `(h, w, 3)` by the road of TensorFlow, which must be that of Pillow and NumPy."""
     upload = Upload(content, "a.tif")
-    size = pixels.decode(pixels.read_encoded(upload)).shape
-    found = images.read_pixels(upload, size)
-    assert np.array_equal(found, pixels.read_pixels(upload, size))
+    size = pillow.decode(pillow.read_encoded(upload)).shape
+    found = decode.read_pixels(upload, size)
+    assert np.array_equal(found, pillow.read_pixels(upload, size))
     return found
 
 
@@ -166,7 +166,7 @@ def test_other_compressions(compression, tmp_path):
 
 
 def test_a_tiff_in_a_folder_is_streamed_as_it_is_read(tmp_path):
-    from kerascls import datasets
+    from kerascls.data import loading
 
     (tmp_path / "d" / "a").mkdir(parents=True)
     (tmp_path / "d" / "b").mkdir()
@@ -174,6 +174,6 @@ def test_a_tiff_in_a_folder_is_streamed_as_it_is_read(tmp_path):
     for i, (name, image) in enumerate(every.items()):
         (tmp_path / "d" / name).write_bytes(tiff(image, "<>"[i % 2], big=i == 2))
     for cache_mb in (0, 10):
-        split = datasets.load_dataset(str(tmp_path / "d"), image_shape=(8, 8, 1), cache_mb=cache_mb).splits["all"]
+        split = loading.load_dataset(str(tmp_path / "d"), image_shape=(8, 8, 1), cache_mb=cache_mb).splits["all"]
         for name, image in zip(split.origin.names, split.images[:], strict=True):
             assert np.array_equal(image[..., 0], every[name] >> 8)

@@ -9,7 +9,7 @@ import pytest
 from conftest import command, here, tiny_backbone
 
 import kerascls
-from kerascls import timing
+from kerascls.training import profiling
 
 WITH_CHANCE = {  # a policy, dropout and class weights: everything that draws or weighs
     "model": {"name": "small_cnn", "filters": 4, "blocks": 2, "dropout": 0.3},
@@ -20,8 +20,8 @@ WITH_CHANCE = {  # a policy, dropout and class weights: everything that draws or
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(timing, "SECONDS", 0)
-    monkeypatch.setattr(timing, "SPAN_SECONDS", 0.05)
+    monkeypatch.setattr(profiling, "SECONDS", 0)
+    monkeypatch.setattr(profiling, "SPAN_SECONDS", 0.05)
 
 
 def history(run):
@@ -57,7 +57,7 @@ def test_the_parts_add_up_to_a_step(tmp_path, quick, capsys):
     assert sum(part["share"] for part in profile["parts"].values()) == pytest.approx(1)
     assert profile["step_ms"] == profile["timed"]["python"]["ms"]
     assert all(0 < found["low"] <= found["ms"] <= found["high"] for found in profile["timed"].values())
-    assert profile["rounds"] == timing.ROUNDS
+    assert profile["rounds"] == profiling.ROUNDS
     assert profile["parts"]["forward"]["ms"] < profile["timed"]["backward"]["ms"]
     assert f"a step takes {profile['step_ms']:.2f} ms" in err
     assert "  backward and update   " in err and "ms alone)" in err
@@ -69,14 +69,14 @@ def steps_on(prepare, policy=()):
     import tensorflow as tf
 
     from kerascls.models import build_model
-    from kerascls.steps import TrainingModel
+    from kerascls.training.step import TrainingModel
 
     images, labels = np.zeros((8, 28, 28, 1), "uint8"), np.eye(10, dtype="float32")[:8]
     dataset = tf.data.Dataset.from_tensors((images, labels)).repeat(40).map(prepare).prefetch(2)
     model = TrainingModel(build_model("mnist_cnn", (28, 28, 1), 10), policy)
     model.compile(optimizer="sgd", loss=keras.losses.CategoricalCrossentropy(), metrics=["accuracy"])
     before = model.classifier.get_weights()
-    profile = timing.time_steps(model, lambda: keras.optimizers.SGD(0.1), dataset)
+    profile = profiling.time_steps(model, lambda: keras.optimizers.SGD(0.1), dataset)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.classifier.get_weights(), strict=True))
     return profile
 
@@ -100,14 +100,14 @@ def test_slow_input_is_told_as_input(quick):
 def test_a_slow_policy_is_told_as_augmentation(quick, monkeypatch):
     import tensorflow as tf
 
-    from kerascls import augment
+    from kerascls.augmentation import geometry
 
     def slow(images, labels, seed):
         waited = tf.py_function(lambda: time.sleep(0.05) or 0.0, [], tf.float32)
         with tf.control_dependencies([waited]):
             return tf.identity(images), labels
 
-    monkeypatch.setattr(augment, "flip", slow)
+    monkeypatch.setattr(geometry, "flip", slow)
     profile = steps_on(lambda images, labels: (images, labels), [{"name": "flip"}])
     assert profile["parts"]["augmentation"]["ms"] > 45
     assert profile["parts"]["augmentation"]["share"] > 0.5

@@ -17,14 +17,14 @@ import pytest
 from conftest import command, here, one_line_error, small_npz
 
 import kerascls
-from kerascls.catalog import recipe_names
-from kerascls.config import Train, load_config
-from kerascls.datasets import dataset_module
+from kerascls.data.loading import dataset_module
 from kerascls.errors import OutputError, TrainingFailed
-from kerascls.fit import steps_per_execution
 from kerascls.models import build_model
-from kerascls.optimizers import learning_rate, make_optimizer
-from kerascls.runs import Run
+from kerascls.recipes.catalog import recipe_names
+from kerascls.recipes.schema import Train, load_config
+from kerascls.runs.run import Run
+from kerascls.training.fit import steps_per_execution
+from kerascls.training.optimizers import learning_rate, make_optimizer
 
 FAST = {
     "train": {"optimizer": "adam", "learning_rate": 0.01, "warmup_epochs": 0, "batch_size": 4, "schedule": "constant"}

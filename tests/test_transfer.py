@@ -16,13 +16,13 @@ from conftest import here, one_line_error, tiny_transfer
 from keras.src.utils import file_utils
 
 import kerascls
-from kerascls.callbacks import KeepEpoch
-from kerascls.catalog import backbones
+from kerascls.data.batches import scoring_batch_size
 from kerascls.errors import ConfigError, ModelError, TrainingFailed, WeightsMissing
-from kerascls.files import alone
 from kerascls.models import build_model, transfer, unfreeze_backbone
-from kerascls.pipeline import scoring_batch_size
-from kerascls.steps import TrainingModel
+from kerascls.recipes.catalog import backbones
+from kerascls.system.atomic_files import alone
+from kerascls.training.callbacks.checkpoints import KeepEpoch
+from kerascls.training.step import TrainingModel
 
 RECIPE = """dense = 4
 

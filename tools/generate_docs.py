@@ -18,9 +18,10 @@ from typing import Any
 
 import click
 
-from kerascls import catalog, errors
+from kerascls import errors
 from kerascls.cli import cli
-from kerascls.config import SECTIONS
+from kerascls.recipes import catalog
+from kerascls.recipes.schema import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 PART = re.compile(r"(<!-- generated: (\S+)((?: \S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)

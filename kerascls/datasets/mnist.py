@@ -1,7 +1,7 @@
 """MNIST: 60,000 + 10,000 handwritten digits, 28x28 gray, through TFDS (Y. LeCun, C. Cortes, C. Burges, 1998)."""
 
-from kerascls.datasets import Dataset
-from kerascls.datasets._tfds import load_tfds
+from kerascls.data.loading import Dataset
+from kerascls.data.tfds import load_tfds
 
 class_names = tuple("0123456789")
 image_shape = (28, 28, 1)

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerascls.catalog import model_files, nearest
 from kerascls.errors import KerasclsError, ModelError
 from kerascls.models._layers import DEFAULT
+from kerascls.recipes.catalog import model_files, nearest
 
 
 def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, **options: Any) -> keras.Model:

@@ -14,16 +14,16 @@ import numpy as np
 from keras.src.backend.config import keras_home
 from keras.src.utils import file_utils
 
-from kerascls.catalog import backbones, model_file
-from kerascls.datasets._tfds import network_reachable
+from kerascls.data.tfds import network_reachable
 from kerascls.errors import KerasclsError, ModelError, WeightsMissing
-from kerascls.files import alone, atomic
-from kerascls.models._ends import ending, without_head
-from kerascls.models._files import read_model
+from kerascls.formats.endings import ending, without_head
+from kerascls.formats.keras import read_model
+from kerascls.formats.scan.containers import check_weights
+from kerascls.formats.scan.layers import read_checked
 from kerascls.models._layers import DEFAULT, initializers
-from kerascls.process import replaced
-from kerascls.scan.containers import check_weights
-from kerascls.scan.layers import read_checked
+from kerascls.recipes.catalog import backbones, model_file
+from kerascls.system.atomic_files import alone, atomic
+from kerascls.system.process import replaced
 
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 _RANGED = (

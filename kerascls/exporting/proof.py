@@ -1,0 +1,346 @@
+"""Whether an export answers as its run does: the same images to both, the export's in a fresh process of its own."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerascls import devices
+from kerascls.data.loading import positions
+from kerascls.errors import DataError, ProofError
+from kerascls.formats.card import Card
+from kerascls.inference.loading import Classifier
+
+BATCH_SIZE, OTHER_BATCH_SIZE, OTHERS = 32, 7, 35  # images at a time; and so many of them once more by another size
+ACROSS_BATCHES = 1e-6  # what a probability may differ by from another batch size, beside the format's own tolerance
+POINTS = 0.5  # of accuracy, in percent, that a rounded format may be off by
+
+
+# Images
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """What run and export are both asked.
+
+    Attributes:
+        pixels: uint8 `(n, *image_shape)`, as the run reads each image.
+        encoded: the images' files; None where pixels alone are asked, as of a TIFF, which a SavedModel does not decode.
+        labels: int ids; -1 where an image's class is not known.
+    """
+
+    pixels: np.ndarray
+    encoded: Sequence[bytes | None]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @classmethod
+    def of_files(cls, files: Sequence[Path], names: Sequence[str | None], card: Card) -> tuple["Questions", list[str]]:
+        """Of image files with their classes' names, None where not known; and a line for each that cannot be read."""
+        from kerascls.images.decode import read_batch
+        from kerascls.images.files import image_kind
+
+        places = positions(card.class_names, [name or "" for name in names])
+        pixels, encoded, labels, unread = [], [], [], []
+        for at in range(0, len(files), BATCH_SIZE):
+            some = files[at : at + BATCH_SIZE]
+            read = read_batch(some, card.image_shape, card.background, card.resize)
+            for file, place, image in zip(some, places[at : at + BATCH_SIZE], read, strict=True):
+                if isinstance(image, DataError):
+                    unread.append(str(image))
+                    continue
+                content = file.read_bytes()
+                pixels.append(image)
+                encoded.append(None if image_kind(content) == "tiff" else content)
+                labels.append(place)
+        stacked = np.stack(pixels) if pixels else np.empty((0, *card.image_shape), np.uint8)
+        return cls(stacked, encoded, np.array(labels, np.int32)), unread
+
+    @classmethod
+    def of_arrays(cls, images: np.ndarray, labels: np.ndarray, card: Card) -> "Questions":
+        """Of uint8 images `(n, *image_shape)`, as the run reads them, and int ids."""
+        from kerascls.images.files import encode_png
+
+        # Under "center_crop" no file gives these pixels: an image of the model's size would be cut once more.
+        encoded = [None if card.resize == "center_crop" else encode_png(image) for image in images]
+        return cls(images, encoded, labels.astype(np.int32))
+
+    @classmethod
+    def of_noise(cls, card: Card) -> "Questions":
+        noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (64, *card.image_shape), np.uint8)
+        return cls.of_arrays(noise, np.full(64, -1), card)
+
+    def resized(self, card: Card, most: int = 8) -> "Questions":
+        """The first images at another size and shape, which an export that resizes must bring back as the run does."""
+        from kerascls.images.decode import decoded_pixels
+        from kerascls.images.files import encode_png
+
+        pixels, encoded = [], []
+        for image in self.pixels[:most]:
+            larger = np.repeat(np.repeat(image, 2, 0), 3, 1)[1:, 2:]
+            encoded.append(encode_png(larger))
+            pixels.append(decoded_pixels("a sample", encoded[-1], card.image_shape, card.background, card.resize))
+        return Questions(np.stack(pixels), encoded, self.labels[:most])
+
+    def __add__(self, other: "Questions") -> "Questions":
+        return Questions(
+            np.concatenate([self.pixels, other.pixels]),
+            [*self.encoded, *other.encoded],
+            np.concatenate([self.labels, other.labels]),
+        )
+
+
+# Programs of fresh processes: each gets PATH, the folder of questions and the file for the answers, and imports no
+# kerascls. A runtime's part defines `by_pixels`, which takes uint8 (n, height, width, channels), `card`, and
+# `by_bytes` where it decodes images itself.
+
+_HEAD = """
+import json, os, sys, time, zipfile
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import numpy as np
+path, questions, answers = sys.argv[1:]
+by_bytes = None
+def without(*names):
+    for name in ("kerascls", *names):
+        sys.modules[name] = None  # its import fails, as where it is not installed
+"""
+
+_TENSORFLOW = """
+import tensorflow as tf
+tf.config.experimental.enable_op_determinism()
+"""
+
+_SAVED_MODEL = (
+    'without("keras")'
+    + _TENSORFLOW
+    + """
+folder = os.path.join(path, "1")
+model = tf.saved_model.load(folder)
+card = open(os.path.join(folder, "assets", "kerascls.json"), encoding="utf-8").read()
+names = [name.decode() for name in model.class_names().numpy()]
+assert names == json.loads(card)["class_names"], "its class names are not those of its card"
+def checked(answer):
+    ids = answer["probabilities"].numpy().argmax(1)
+    assert [label.decode() for label in answer["label"].numpy()] == [names[i] for i in ids], "a label is not the best"
+    return answer["probabilities"].numpy()
+def by_pixels(images):
+    return checked(model.signatures["pixels"](images=tf.constant(images)))
+def by_bytes(encoded):
+    return checked(model.signatures["serving_default"](image_bytes=tf.constant(encoded)))
+"""
+)
+
+_KERAS = (
+    "without()"
+    + _TENSORFLOW
+    + """
+import keras
+if os.path.isdir(path):
+    model = keras.models.model_from_json(open(os.path.join(path, "architecture.json")).read())
+    model.load_weights(os.path.join(path, "model.weights.h5"))
+    card = open(os.path.join(path, "kerascls.json"), encoding="utf-8").read()
+else:
+    model = keras.saving.load_model(path, compile=False)
+    if path.endswith(".keras"):
+        card = zipfile.ZipFile(path).read("kerascls.json").decode()
+    else:
+        import h5py
+        card = h5py.File(path).attrs["kerascls"]
+forward = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False), autograph=False)
+def by_pixels(images):
+    return forward(tf.constant(images)).numpy()
+"""
+)
+
+_LITERT = """
+try:
+    from ai_edge_litert.interpreter import Interpreter
+    without("tensorflow", "keras")
+except ImportError:
+    import tensorflow as tf
+    Interpreter = tf.lite.Interpreter
+    without()
+card = zipfile.ZipFile(path).read("kerascls.json").decode()
+model = Interpreter(path, num_threads=int(os.environ["KERASCLS_CORES"]))
+(entrance,), (exit_,) = model.get_input_details(), model.get_output_details()
+def by_pixels(images):
+    model.resize_tensor_input(entrance["index"], images.shape)
+    model.allocate_tensors()
+    model.set_tensor(entrance["index"], images.astype(entrance["dtype"]))
+    model.invoke()
+    return model.get_tensor(exit_["index"])
+"""
+
+_ONNX = """
+without("tensorflow", "keras")
+import onnxruntime
+model = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+card = model.get_modelmeta().custom_metadata_map["kerascls"]
+def by_pixels(images):
+    return model.run(["probabilities"], {"images": images.astype(np.float32)})[0]
+"""
+
+_OPENVINO = """
+without("tensorflow", "keras")
+import openvino
+model = openvino.Core().read_model(os.path.join(path, "model.xml"))
+card = model.get_rt_info(["kerascls"]).astype(str)
+compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+def by_pixels(images):
+    return compiled({"images": images.astype(np.float32)})["probabilities"].copy()
+"""
+
+_TAIL = """
+pixels = np.load(os.path.join(questions, "pixels.npy"))
+def answered(ask, items, size):
+    return np.concatenate([ask(items[at : at + size]) for at in range(0, len(items), size)])
+size, other, others = json.load(open(os.path.join(questions, "sizes.json")))
+out = {"pixels": answered(by_pixels, pixels, size), "pixels_again": answered(by_pixels, pixels[:others], other)}
+if by_bytes:
+    folder = os.path.join(questions, "encoded")
+    files = [open(os.path.join(folder, name), "rb").read() for name in sorted(os.listdir(folder))]
+    out["bytes"] = answered(by_bytes, files, size)
+ms = []
+for size in (1, 32):
+    batch = pixels[np.arange(size) % len(pixels)]
+    by_pixels(batch)
+    took = []
+    while len(took) < 3 or (sum(took) < 0.5 and len(took) < 100):
+        begin = time.perf_counter()
+        by_pixels(batch)
+        took.append(time.perf_counter() - begin)
+    ms.append(1000 * float(np.median(took)) / size)
+np.savez(answers, card=np.array(card), ms=np.array(ms), **out)
+"""
+
+PROBES = {
+    name: _HEAD + part + _TAIL
+    for name, part in {
+        "keras": _KERAS,
+        "saved_model": _SAVED_MODEL,
+        "litert": _LITERT,
+        "onnx": _ONNX,
+        "openvino": _OPENVINO,
+    }.items()
+}
+
+
+# Comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """How an export answered.
+
+    Attributes:
+        examples: images on which both were asked.
+        max_difference: the largest difference of a probability, at the same batch size, by any entrance.
+        agreement: share of images that got the run's label.
+        accuracy, run_accuracy: of those images whose class is known; None where none is.
+        ms_1, ms_32: milliseconds an image at batch 1 and 32, from pixels (a median of at least 3 calls).
+    """
+
+    examples: int
+    max_difference: float
+    agreement: float
+    accuracy: float | None
+    run_accuracy: float | None
+    ms_1: float
+    ms_32: float
+
+
+def prove(questions: Questions, classifier: Classifier, path: Path, runtime: str, tolerance: float | None) -> Proof:
+    """Holds the export at `path` against the run, in a fresh process, at every entrance that it has.
+
+    Args:
+        runtime: which of PROBES opens it.
+        tolerance: that of a probability at the same batch size; None for a rounded format, whose accuracy may be off
+            by POINTS, or, where no image's class is known, whose labels may differ on as many.
+
+    Raises:
+        ProofError: a probability differs by more (0.0: by a bit), the card differs, or it cannot be opened.
+    """
+    expected = classifier.probabilities(questions.pixels, BATCH_SIZE)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:  # which a kill leaves where the next export clears it
+        answers = _asked(questions, path, PROBES[runtime], Path(scratch))
+    _compare_cards(classifier.card, answers["card"])
+    has_bytes = np.array([content is not None for content in questions.encoded])
+    wanted = {"pixels": expected, "pixels_again": expected[:OTHERS], "bytes": expected[has_bytes]}
+    largest = agreement = 0.0
+    for entrance in ("pixels", "bytes", "pixels_again"):
+        if entrance not in answers:
+            continue
+        found, true = answers[entrance], wanted[entrance]
+        difference = float(np.abs(found - true).max()) if found.shape == true.shape else float("nan")
+        changed = int((found.argmax(1) != true.argmax(1)).sum()) if found.shape == true.shape else len(true)
+        if entrance == "pixels":
+            agreement = 1 - changed / len(true)
+        again = entrance == "pixels_again"
+        allowed = float("inf") if tolerance is None else max(tolerance, ACROSS_BATCHES if again else 0.0)
+        if not difference <= allowed:  # NaN is a difference too
+            by = "pixels in batches of another size" if again else entrance
+            raise ProofError(
+                f"The export answers differently by {by}: probabilities by up to {difference:.3g}, {changed} of "
+                f"{len(true)} labels. Nothing was kept."
+            )
+        if not again:
+            largest = max(largest, difference)
+    known = questions.labels >= 0
+    accuracies = [None, None]
+    if known.any():
+        accuracies = [
+            float((rows[known].argmax(1) == questions.labels[known]).mean()) for rows in (answers["pixels"], expected)
+        ]
+    if tolerance is None:
+        off = agreement - 1 if accuracies[0] is None else accuracies[0] - accuracies[1]
+        if not abs(off) <= POINTS / 100:
+            what = "the run's labels" if accuracies[0] is None else "the run's accuracy"
+            raise ProofError(
+                f"The export is off {what} by {100 * abs(off):.2f} points on {len(expected)} images; {POINTS} are "
+                "allowed. Nothing was kept."
+            )
+    one, many = (float(value) for value in answers["ms"])
+    return Proof(len(expected), largest, agreement, accuracies[0], accuracies[1], one, many)
+
+
+def _asked(questions: Questions, path: Path, probe: str, scratch: Path) -> dict[str, Any]:
+    np.save(scratch / "pixels.npy", questions.pixels)
+    (scratch / "sizes.json").write_text(json.dumps([BATCH_SIZE, OTHER_BATCH_SIZE, OTHERS]))
+    (scratch / "encoded").mkdir()
+    for i, content in enumerate(questions.encoded):
+        if content is not None:
+            (scratch / "encoded" / f"{i:06d}").write_bytes(content)
+    answers = scratch / "answers.npz"
+    process = subprocess.run(
+        [sys.executable, "-c", probe, str(path), str(scratch), str(answers)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERASCLS_CORES": str(devices.cores())},
+        check=False,
+    )
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ProofError(f"The export could not be opened again in a fresh process: {reason}. Nothing was kept.")
+    with np.load(answers) as found:
+        return dict(found)
+
+
+def _compare_cards(card: Card, text: np.ndarray) -> None:
+    """Names, image shape, resize rule, background, border and data must all be the run's."""
+    found = Card.from_json(str(text))
+    if found.class_names != card.class_names:
+        raise ProofError("The export's class names are not the run's. Nothing was kept.")
+    differing = [
+        field.name for field in dataclasses.fields(card) if getattr(found, field.name) != getattr(card, field.name)
+    ]
+    if differing:
+        raise ProofError(f"The export's {', '.join(differing)} are not the run's. Nothing was kept.")
