@@ -59,7 +59,7 @@ def turn(
 
 def run(name: str, file: str, epochs: str) -> Measurement:
     from kerascls.devices import placement_for
-    from kerascls.recipes.schema import load_config
+    from kerascls.recipes.load import load_config
     from kerascls.system.process import deterministic_ops
 
     placement_for(load_config(EPOCH_ARTICLE).devices)
@@ -87,8 +87,8 @@ Epoch = Callable[[int], tuple[float, float]]  # trains the epoch of that number,
 
 def our_epoch(images: Any, labels: Any) -> Epoch:
     from kerascls.data.batches import TrainingBatches
-    from kerascls.data.loading import Split
-    from kerascls.recipes.schema import load_config
+    from kerascls.data.dataset import Split
+    from kerascls.recipes.load import load_config
 
     train = load_config(EPOCH_ARTICLE).train
     batches = TrainingBatches(Split.of(images, labels), 10, train.batch_size, train.seed)
@@ -99,7 +99,7 @@ def usual_epoch(images: Any, labels: Any) -> Epoch:
     """The pipeline of TensorFlow's guides. Its network, compile and fit are ours."""
     import tensorflow as tf
 
-    from kerascls.recipes.schema import load_config
+    from kerascls.recipes.load import load_config
 
     batch_size = load_config(EPOCH_ARTICLE).train.batch_size
     dataset = (
@@ -117,7 +117,7 @@ def _fit(dataset: Any, steps: int, batches: Any = None) -> Epoch:
     import keras
 
     from kerascls.models import build_model
-    from kerascls.recipes.schema import load_config
+    from kerascls.recipes.load import load_config
     from kerascls.training.callbacks.checkpoints import EpochState
     from kerascls.training.fit import steps_per_execution
     from kerascls.training.optimizers import make_optimizer
@@ -158,7 +158,7 @@ def by_hand(images: Any, labels: Any) -> Epoch:
     """The same network, loss and Adam in TensorFlow alone, an epoch a single call; no metric but the mean loss."""
     import tensorflow as tf
 
-    from kerascls.recipes.schema import load_config
+    from kerascls.recipes.load import load_config
 
     train = load_config(EPOCH_ARTICLE).train
     count, batch_size = len(images), train.batch_size

@@ -21,7 +21,8 @@ from keras import layers  # noqa: E402
 
 from benchmarks.plan import TRAININGS  # noqa: E402
 from benchmarks.trainings import loop_arguments  # noqa: E402
-from kerascls.recipes.schema import Train, load_config  # noqa: E402
+from kerascls.recipes.load import load_config  # noqa: E402
+from kerascls.recipes.schema import Train
 
 
 def network(name: str) -> keras.Model:

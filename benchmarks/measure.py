@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerascls.devices import cores
+from kerascls.system.machine import cores
 
 REPOSITORY = Path(__file__).parent.parent
 Measurement = dict[str, Any]
@@ -216,7 +216,7 @@ def _median(values: list[float]) -> float | None:
 
 def machine() -> dict[str, Any]:
     """The processor's name, its cores, memory, and those of its instructions that decide a network's speed."""
-    from kerascls.devices import cpu_name
+    from kerascls.system.machine import cpu_name
 
     telling = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "asimd")
     flags: set[str] = set()
@@ -234,7 +234,7 @@ def machine() -> dict[str, Any]:
 def package_versions() -> dict[str, str]:
     import importlib.metadata
 
-    from kerascls.devices import versions
+    from kerascls.system.machine import versions
 
     found = versions()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.measure import REPOSITORY, Measurement, run_child, run_loop
 from benchmarks.plan import Settings
-from kerascls.devices import cores
+from kerascls.system.machine import cores
 
 COUNT, TINY_COUNT = 10_000, 64
 DIFFERENT = 500  # pictures, which the files repeat
@@ -65,7 +65,7 @@ def draw(folder: Path, count: int) -> dict[str, Any]:
 
     from kerascls.data.loading import load_dataset
     from kerascls.formats.card import Card
-    from kerascls.formats.writing import save_keras
+    from kerascls.formats.keras import save_keras
     from kerascls.models import build_model
     from kerascls.system.atomic_files import atomic
 
@@ -88,7 +88,7 @@ def draw(folder: Path, count: int) -> dict[str, Any]:
 def decode(folder: Path, count: int) -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):  # before TensorFlow makes its threads
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    from kerascls.images.decode import read_batch
+    from kerascls.images.read import read_batch
 
     files = sorted((folder / "files").iterdir())[:2000]
     batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]

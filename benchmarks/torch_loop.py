@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.plan import TRAININGS
 from benchmarks.trainings import loop_arguments
-from kerascls.recipes.schema import Train, load_config
+from kerascls.recipes.load import load_config
+from kerascls.recipes.schema import Train
 
 CLASSES = ("alien", "predator")
 

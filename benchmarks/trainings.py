@@ -27,7 +27,7 @@ from benchmarks.measure import (
     scheduled,
 )
 from benchmarks.plan import ARTICLE, SIDES, TRAININGS, Settings, Training
-from kerascls.recipes.schema import load_config
+from kerascls.recipes.load import load_config
 
 LONGEST_WHOLE_SECONDS = 120  # a baseline that would train for longer is extrapolated from blocks
 TINY_BLOCK_STEPS = 10

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kerascls.data.show import show as show
-    from kerascls.data.splits import split as split
+    from kerascls.data.split_folder import split as split
     from kerascls.exporting.adopt import adopt as adopt
     from kerascls.exporting.export import Export as Export
     from kerascls.exporting.export import export as export
     from kerascls.formats.inspect import inspect as inspect
+    from kerascls.inference.classifier import Classifier as Classifier
+    from kerascls.inference.classifier import Prediction as Prediction
     from kerascls.inference.evaluate import Evaluation as Evaluation
     from kerascls.inference.evaluate import evaluate as evaluate
     from kerascls.inference.explain import Explanation as Explanation
     from kerascls.inference.explain import explain as explain
-    from kerascls.inference.explain import heat_maps as heat_maps
-    from kerascls.inference.explain import overlay as overlay
-    from kerascls.inference.loading import Classifier as Classifier
-    from kerascls.inference.loading import Prediction as Prediction
+    from kerascls.inference.heat_maps import heat_maps as heat_maps
+    from kerascls.inference.heat_maps import overlay as overlay
     from kerascls.inference.loading import load as load
     from kerascls.training.sweep import SweepResult as SweepResult
     from kerascls.training.sweep import sweep as sweep
     from kerascls.training.train import TrainResult as TrainResult
     from kerascls.training.train import train as train
 
-__version__ = "0.1.0"
+from kerascls.version import __version__
 
 _HOME = {
     "train": "training.train",
@@ -45,15 +45,15 @@ _HOME = {
     "load": "inference.loading",
     "inspect": "formats.inspect",
     "show": "data.show",
-    "split": "data.splits",
-    "Classifier": "inference.loading",
-    "Prediction": "inference.loading",
+    "split": "data.split_folder",
+    "Classifier": "inference.classifier",
+    "Prediction": "inference.classifier",
     "sweep": "training.sweep",
     "SweepResult": "training.sweep",
     "explain": "inference.explain",
     "Explanation": "inference.explain",
-    "heat_maps": "inference.explain",
-    "overlay": "inference.explain",
+    "heat_maps": "inference.heat_maps",
+    "overlay": "inference.heat_maps",
     "export": "exporting.export",
     "Export": "exporting.export",
 }

@@ -17,10 +17,11 @@ from typing import Any
 
 import click
 
-from kerascls import __version__, errors
+from kerascls import errors
 from kerascls.errors import ConfigError, KerasclsError
 from kerascls.system.json_files import json_text
 from kerascls.system.status import shown
+from kerascls.version import __version__
 
 EXPORT_FORMATS = (
     *("keras", "saved_model", "h5", "weights"),
@@ -176,7 +177,7 @@ def train(
     `folder` with --data FOLDER; so does --data FOLDER alone. The run's path is the last line of stdout (with --seeds,
     mean and range are).
     """
-    from kerascls.recipes.schema import parse_sets
+    from kerascls.recipes.load import parse_sets
     from kerascls.training.train import train as train_recipe
 
     _no_more(context)
@@ -287,7 +288,7 @@ def _tell_result(result: Any, quiet: bool) -> None:
     split, scores = "test" if result.test else "validation", result.scores
     if quiet or scores is None:
         return
-    from kerascls.inference.evaluate import accuracy_by_class, chosen_by, largest_class
+    from kerascls.inference.report import accuracy_by_class, chosen_by, largest_class
     from kerascls.runs.run import Run
 
     _announce(result.notice)
@@ -371,8 +372,9 @@ def sweep(
     """
     _no_more(context)
     recipe, data = _recipe_and_data(recipe, data)
-    from kerascls.training.sweep import as_sets, parse_grid, table
+    from kerascls.training.grid import as_sets, parse_grid
     from kerascls.training.sweep import sweep as run_sweep
+    from kerascls.training.sweep import table
 
     grid = parse_grid(sets)
 
@@ -448,9 +450,9 @@ def evaluate(
     RUN was trained or validated on are left out of its scores, and counted. A model file is scored on --data, an export
     in its run's folder on the run's data too.
     """
-    from kerascls.data.loading import skipped_lines
+    from kerascls.data.dataset import skipped_lines
     from kerascls.inference.evaluate import evaluate as evaluate_run
-    from kerascls.inference.evaluate import seen_lines, table
+    from kerascls.inference.report import seen_lines, table
 
     evaluation = evaluate_run(run, data, split, data_dir, class_names=class_names, pixel_range=pixel_range)
     for line in (evaluation.notice, evaluation.not_drawn, evaluation.note):
@@ -849,10 +851,11 @@ def show(
     With --augmented or --set, a FOLDER is shown as the recipe `folder` trains on it.
     """
     _no_more(context)
-    from kerascls.data.loading import folder_name, skipped_lines
+    from kerascls.data.dataset import skipped_lines
     from kerascls.data.show import show as show_data
     from kerascls.data.show import table
-    from kerascls.recipes.schema import parse_sets
+    from kerascls.recipes.load import parse_sets
+    from kerascls.system.names import folder_name
 
     stem = Path(what.removeprefix("tfds:").replace("/", "-").replace(":", "-")).stem
     default = folder_name(what) if Path(what).is_dir() else stem
@@ -908,8 +911,8 @@ def split(
     --train and --validation are counts of each class (60 and 10) or fractions (0.8 and 0.1); the rest is test.
     DESTINATION/splits.csv says what went where. Files that are no images are left out.
     """
-    from kerascls.data.loading import skipped_lines
-    from kerascls.data.splits import split_folder, table
+    from kerascls.data.dataset import skipped_lines
+    from kerascls.data.split_folder import split_folder, table
 
     names = [name.strip() for name in classes.split(",")] if classes is not None else []
     result = split_folder(source, destination, train, validation, order=order, seed=seed, classes=names, link=link)

@@ -3,158 +3,14 @@
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
-import math
-import os
 import platform
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from kerascls.errors import ConfigError
-from kerascls.recipes.checks import parse_devices
+from kerascls.recipes.fields import parse_devices
 from kerascls.recipes.schema import Devices
-from kerascls.system.memory import group_numbers
-from kerascls.system.process import quiet_logs
-from kerascls.system.status import doing
-
-PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "ai-edge-litert")
-
-
-_STDERR = threading.RLock()
-_STARTING = threading.RLock()
-# GPUs by the machine's numbers: those that TensorFlow sees, which it numbers from 0 again, and those hidden from it.
-_gpus: dict[str, tuple[int, ...]] = {"seen": (), "hidden": ()}
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Holds back what C++ writes to stderr while a library loads; shows it if the block raises.
-
-    TF_CPP_MIN_LOG_LEVEL does not stop the lines written before its logging starts, so the file descriptor itself
-    is turned away. All threads have the same one, so another thread waits.
-    """
-    with _STDERR:
-        try:
-            kept = os.dup(2)
-        except OSError:  # stderr is closed
-            yield
-            return
-        try:
-            held = tempfile.TemporaryFile()
-        except OSError:  # there is no room for one
-            os.close(kept)
-            yield
-            return
-        with held:
-            yield from _turned_away(kept, held)
-
-
-def _turned_away(kept: int, held: Any) -> Iterator[None]:
-    sys.stderr.flush()
-    os.dup2(held.fileno(), 2)
-    try:
-        yield
-    except KeyboardInterrupt:  # nothing went wrong that the lines could explain
-        raise
-    except BaseException:
-        os.dup2(kept, 2)
-        held.seek(0)
-        os.write(2, held.read())
-        raise
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def start(logical_cpus: int = 1, threads: int = 0, gpus: tuple[int, ...] | None = (0,)) -> None:
-    """Imports TensorFlow and Keras without their noise, and settles what cannot be changed later.
-
-    A user's own code sees nothing of it, but that TensorFlow is imported. GPU memory grows as needed (not run on a
-    GPU). Calling it again is free. Where TensorFlow runs already, what that leaves as it is is told.
-
-    Args:
-        logical_cpus: how many devices TensorFlow is to see the CPU as, if it has not started yet.
-        threads: that share one operation, likewise; 0 for one a core. Left alone where there is a GPU.
-        gpus: numbers of the GPUs that TensorFlow is to see, likewise; None for all. It opens all that it sees, and
-            takes memory of each; without any, a CPU trains as on a machine that has none.
-    """
-    with _STARTING:
-        if not getattr(start, "done", False):
-            with doing("loading TensorFlow"), quiet_stderr(), quiet_logs():
-                stays = _start(logical_cpus, threads, gpus)
-            start.done = True  # type: ignore[attr-defined]
-            if stays:
-                print(
-                    f"TensorFlow ran in this process before kerascls, so that {'; '.join(stays)}. Call kerascls first "
-                    "to have it otherwise.",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-
-def _settled(change: Callable[..., None], *arguments: Any) -> bool:
-    """Whether TensorFlow still takes this setting. It does not once it runs, or where the caller's own contradict."""
-    try:
-        change(*arguments)
-    except (RuntimeError, ValueError):
-        return False
-    return True
-
-
-def _open_gpus(wanted: tuple[int, ...] | None) -> tuple[int, list[str]]:
-    """Lets TensorFlow see these GPUs alone, the first where one of them is not here. Returns how many it sees, and what
-    stays as it is."""
-    import tensorflow as tf
-
-    there = dict(enumerate(tf.config.get_visible_devices("GPU")))
-    numbers = tuple(there) if wanted is None else wanted if {*wanted} <= {*there} else tuple(there)[:1]
-    stays = []
-    if {*numbers} != {*there} and not _settled(tf.config.set_visible_devices, [there[n] for n in numbers], "GPU"):
-        stays.append(f"all {len(there)} GPUs that it sees stay open" if len(there) > 1 else "its GPU stays open")
-        numbers = tuple(there)
-    if not all([_settled(tf.config.experimental.set_memory_growth, there[n], True) for n in numbers]):
-        stays.append("GPU memory does not grow as needed")
-    _gpus.update(seen=numbers, hidden=tuple(n for n in there if n not in numbers))
-    return len(numbers), stays
-
-
-def _start(logical_cpus: int, threads: int, wanted_gpus: tuple[int, ...] | None) -> list[str]:
-    """What `start` does; returns what stays as it is because TensorFlow runs already."""
-    wanted = {"KERAS_BACKEND": "tensorflow"}
-    if "tensorflow" not in sys.modules:  # what is an error to C++ comes as an exception too, and is told by us
-        wanted["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        import tensorflow as tf
-
-        gpus, stays = _open_gpus(wanted_gpus)
-        if logical_cpus > 1:  # where they cannot be made any more, `choose` says so
-            cpu = tf.config.list_physical_devices("CPU")[0]
-            logical = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
-            _settled(tf.config.set_logical_device_configuration, cpu, logical)
-        if cores() < _schedulable() and not gpus:  # more threads than its share are stopped, all at once
-            threads = threads or cores()
-            if not _settled(tf.config.threading.set_inter_op_parallelism_threads, cores()):
-                stays.append(f"it has more threads than this container's {cores()} cores")
-        if threads and not gpus:  # where it is too late, `train` says so of shards
-            _settled(tf.config.threading.set_intra_op_parallelism_threads, threads)
-        import keras
-
-        tf.zeros(1)  # the runtime starts here, with its last lines of noise
-    finally:  # both have been read by now
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError("Keras was imported with another backend before kerascls. Set KERAS_BACKEND=tensorflow.")
-    return stays
+from kerascls.system.machine import cores, cpu_has_bfloat16, cpu_name, versions
+from kerascls.system.tensorflow import opened_gpus, start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,8 +102,8 @@ def choose(
     seen = {one: _seen(one) for one in ("gpu", "cpu")}
     default = next(iter([*seen["gpu"].values(), *seen["cpu"].values()]))
     if kind == "mirrored":
-        kind = "gpu" if seen["gpu"] or _gpus["hidden"] else "cpu"
-        numbers = (*seen[kind], *(_gpus["hidden"] if kind == "gpu" else ()))
+        kind = "gpu" if seen["gpu"] or opened_gpus["hidden"] else "cpu"
+        numbers = (*seen[kind], *(opened_gpus["hidden"] if kind == "gpu" else ()))
     elif kind == "auto":
         kind = default[:3].lower()
     numbers = numbers or (next(iter(seen[kind]), 0),)
@@ -292,8 +148,8 @@ def _seen(kind: str) -> dict[int, str]:
     import tensorflow as tf
 
     names = [device.name.rpartition("device:")[2] for device in tf.config.list_logical_devices(kind.upper())]
-    own = kind == "gpu" and len(names) == len(_gpus["seen"])  # not where the caller made several of a GPU
-    return dict(zip(_gpus["seen"] if own else range(len(names)), names, strict=True))
+    own = kind == "gpu" and len(names) == len(opened_gpus["seen"])  # not where the caller made several of a GPU
+    return dict(zip(opened_gpus["seen"] if own else range(len(names)), names, strict=True))
 
 
 def _why_missing(kind: str, number: int, seen: dict[int, str]) -> str:
@@ -302,8 +158,8 @@ def _why_missing(kind: str, number: int, seen: dict[int, str]) -> str:
             f"TensorFlow has started with {len(seen)} CPU device{'s' * (len(seen) > 1)} and cannot make CPU:{number} "
             "any more. Choose it in the first training of a process."
         )
-    names = ", ".join(f"GPU:{one}" for one in sorted({*seen, *_gpus["hidden"]}))
-    if number in _gpus["hidden"]:
+    names = ", ".join(f"GPU:{one}" for one in sorted({*seen, *opened_gpus["hidden"]}))
+    if number in opened_gpus["hidden"]:
         began = ", ".join(f"GPU:{one}" for one in seen) or "the CPU"
         return (
             f"this process began with {began}, and TensorFlow cannot open GPU:{number} any more. Choose it in the "
@@ -328,17 +184,8 @@ def _settle_precision(precision: str, kind: str, device: str) -> str:
 
 def _native_bfloat16(kind: str, device: str) -> bool:
     if kind == "cpu":
-        return _cpu_has_bfloat16()
+        return cpu_has_bfloat16()
     return _gpu_details(device).get("compute_capability", (0,))[0] >= 8
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16: AMX or AVX-512 of x86, or ARM's own."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith(("flags", "Features")):
-                return bool({"amx_bf16", "avx512_bf16", "bf16"} & set(line.split()))
-    return False
 
 
 def _gpu_details(device: str) -> dict[str, Any]:
@@ -348,43 +195,6 @@ def _gpu_details(device: str) -> dict[str, Any]:
     gpus = tf.config.get_visible_devices("GPU")
     number = int(device.removeprefix("GPU:"))
     return tf.config.experimental.get_device_details(gpus[number]) if number < len(gpus) else {}
-
-
-def cores() -> int:
-    """Processor cores that this process may use: those of its affinity, and no more than its container's share."""
-    return max(1, math.ceil(min(_schedulable(), _share())))
-
-
-def _schedulable() -> int:
-    """Cores of this process's affinity, which is how many threads TensorFlow starts by itself."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _share(root: Path = Path("/")) -> float:
-    """Cores' worth of time that this process's control groups, and those around them, let it have."""
-    found = group_numbers("cpu", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us", root=root)
-    return min((quota / period for quota, period in found if quota > 0 < period), default=math.inf)
-
-
-def cpu_name() -> str:
-    """The processor's own name where the system tells it, else its architecture."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers. Imports none of them."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    if "tensorflow" not in found:  # requirements-cpu.txt
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found["tensorflow"] = importlib.metadata.version("tensorflow-cpu") + " (cpu)"
-    return found
 
 
 def survey() -> dict[str, Any]:

@@ -30,9 +30,9 @@ def isolated(tmp_path_factory):
     for name in ("TFDS_DATA_DIR", "KERASCLS_CACHE", "KERASCLS_CACHE_MB", "XDG_CACHE_HOME"):
         os.environ.pop(name, None)
     os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
-    from kerascls import devices
+    from kerascls.system import tensorflow
 
-    devices.start()
+    tensorflow.start()
     gc.freeze()  # TensorFlow's objects, which every training would else go through: 0.25 seconds each time
     yield
     gc.unfreeze()  # Hypothesis, which pytest imports at the end, asks who refers to a library's random numbers

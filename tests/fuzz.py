@@ -239,7 +239,7 @@ class Doer:
     def config(self, name: str) -> int:
         """A recipe that is taken is the same once it was written and read again."""
         from kerascls.errors import KerasclsError
-        from kerascls.recipes.schema import config_from_toml, load_config
+        from kerascls.recipes.load import config_from_toml, load_config
 
         try:
             config = load_config(name if name.endswith(".toml") else f"./{name}")
@@ -254,11 +254,11 @@ class Doer:
         import numpy as np
 
         from kerascls.errors import DataError
-        from kerascls.images import decode, pillow
+        from kerascls.images import pillow, read
         from kerascls.images.files import Upload
 
         uploads = [Upload(Path(name).read_bytes(), max_pixels=1_000_000) for name in names]
-        for road in (decode.read_batch, pillow.read_batch):
+        for road in (read.read_batch, pillow.read_batch):
             for sources in (names, uploads):
                 for answer in road(sources, tuple(shape), (255, 255, 255), rule):
                     if isinstance(answer, DataError):
@@ -285,8 +285,9 @@ class Server:
         import uvicorn
 
         from kerascls.inference.loading import load
+        from kerascls.serving.app import make_app
         from kerascls.serving.limits import Connection, Limits
-        from kerascls.serving.server import make_app, warm_up
+        from kerascls.serving.server import warm_up
 
         classifier = load(model)
         warm_up(classifier, 4)
@@ -432,7 +433,7 @@ def make_templates(folder: Path) -> None:
     import numpy as np
 
     from kerascls.cli import run
-    from kerascls.formats import writing
+    from kerascls.formats import keras, litert, onnx, openvino, saved_model
     from kerascls.inference.csv_table import table_key
     from kerascls.inference.loading import load
     from kerascls.recipes.catalog import policy_options
@@ -462,17 +463,17 @@ def make_templates(folder: Path) -> None:
     kerascls("train", "r.toml", "--out", "stopped", "--quiet", code=130)
     loaded = load("run")
     for name, writer in {
-        "m.keras": writing.save_keras,
-        "m.h5": writing.save_h5,
-        "m.tflite": writing.save_litert,
-        "m.onnx": writing.save_onnx,
-        "weights": writing.save_weights,
-        "saved_model": writing.save_saved_model,
-        "openvino": writing.save_openvino,
+        "m.keras": keras.save_keras,
+        "m.h5": keras.save_h5,
+        "m.tflite": litert.save_litert,
+        "m.onnx": onnx.save_onnx,
+        "weights": keras.save_weights,
+        "saved_model": saved_model.save_saved_model,
+        "openvino": openvino.save_openvino,
     }.items():
         writer(loaded.keras_model, loaded.card, Path(name))
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype(np.uint8)
-    writing.save_litert(loaded.keras_model, loaded.card, Path("m.int8.tflite"), "int8", images)
+    litert.save_litert(loaded.keras_model, loaded.card, Path("m.int8.tflite"), "int8", images)
     Path("images").mkdir()
     for name, content in odd_files().items():
         Path("images", name).write_bytes(content)
@@ -502,9 +503,9 @@ def worker(number: int, folder: str) -> None:
     sys.stdin = open(os.devnull)
     faulthandler.enable(open(templates.parent / "crash", "w"))
     with captured() as told:
-        from kerascls import devices
+        from kerascls.system import tensorflow
 
-        devices.start()
+        tensorflow.start()
         if not templates.exists():
             make_templates(templates)
         doer = Doer(templates)

@@ -11,7 +11,8 @@ from conftest import small_npz
 from scipy import ndimage  # which scikit-learn brings
 
 import kerascls
-from kerascls.augmentation import geometry
+from kerascls.augmentation import color, crops, geometry
+from kerascls.augmentation.policy import apply_policy
 from kerascls.inference.loading import load
 from kerascls.models import build_model
 from kerascls.recipes import catalog
@@ -46,8 +47,8 @@ def one(value):
 
 
 def read_from(image, linear, right=0.0, down=0.0, **options):
-    """One gray image through `_warp`."""
-    return geometry._warp(tf.constant(image[None, ..., None], tf.float32), linear, right, down, **options).numpy()[
+    """One gray image through `warp`."""
+    return geometry.warp(tf.constant(image[None, ..., None], tf.float32), linear, right, down, **options).numpy()[
         0, ..., 0
     ]
 
@@ -113,7 +114,7 @@ def test_shift_moves_by_whole_pixels_and_repeats_the_edge():
 
 def test_a_policy_of_nothing_changes_nothing():
     for policy in ([], [{"name": "affine"}], [{"name": "flip", "horizontal": False}]):
-        out, _ = geometry.apply_policy(policy, tf.constant(IMAGES), tf.constant(LABELS), SEED)
+        out, _ = apply_policy(policy, tf.constant(IMAGES), tf.constant(LABELS), SEED)
         assert np.allclose(out, IMAGES, atol=1e-3)
 
 
@@ -132,7 +133,7 @@ def test_every_policy_keeps_the_contract(entry):
         ]
     )
     def policy(images, labels, seed):
-        return geometry.apply_policy([entry], images, labels, seed)
+        return apply_policy([entry], images, labels, seed)
 
     size = catalog.policy_output_shape([entry], (5, 7, 3))
     assert tuple(policy.get_concrete_function().structured_outputs[0].shape) == (None, *size)
@@ -151,7 +152,7 @@ def test_what_is_drawn_is_a_function_of_the_seed_and_differs_by_image(entry):
     labels = tf.zeros((len(images), 6))
 
     def drawn(seed, step):
-        return geometry.apply_policy([entry], tf.constant(images), labels, tf.constant([seed, step]))[0].numpy()
+        return apply_policy([entry], tf.constant(images), labels, tf.constant([seed, step]))[0].numpy()
 
     assert np.array_equal(drawn(0, 1), drawn(0, 1))
     if entry["name"] != "center_crop":  # which draws nothing
@@ -162,16 +163,16 @@ def test_what_is_drawn_is_a_function_of_the_seed_and_differs_by_image(entry):
 @pytest.mark.parametrize("entry", POLICIES.values(), ids=POLICIES)
 def test_gray_images_are_augmented_too_and_gray_colours_stay_gray(entry):
     gray = np.tile(np.random.default_rng(1).integers(0, 256, (6, 5, 7, 1)).astype("float32"), (1, 1, 1, 3))
-    coloured, _ = geometry.apply_policy([entry], tf.constant(gray), tf.constant(LABELS), SEED)
-    single, _ = geometry.apply_policy([entry], tf.constant(gray[..., :1]), tf.constant(LABELS), SEED)
+    coloured, _ = apply_policy([entry], tf.constant(gray), tf.constant(LABELS), SEED)
+    single, _ = apply_policy([entry], tf.constant(gray[..., :1]), tf.constant(LABELS), SEED)
     assert np.ptp(coloured, axis=-1).max() < 1e-3
     assert np.allclose(single, coloured[..., :1], atol=1e-3)
 
 
 def test_entries_of_a_policy_draw_apart():
     noise = {"name": "cutout", "size": 0.2}
-    once, _ = geometry.apply_policy([noise], tf.constant(IMAGES), tf.constant(LABELS), SEED)
-    twice, _ = geometry.apply_policy([noise, noise], tf.constant(IMAGES), tf.constant(LABELS), SEED)
+    once, _ = apply_policy([noise], tf.constant(IMAGES), tf.constant(LABELS), SEED)
+    twice, _ = apply_policy([noise, noise], tf.constant(IMAGES), tf.constant(LABELS), SEED)
     assert np.count_nonzero(np.any(once != twice, axis=(1, 2, 3))) > 3
 
 
@@ -180,9 +181,9 @@ def test_entries_of_a_policy_draw_apart():
 
 def test_the_matrices_are_as_worked_by_hand():
     image = np.arange(1, 26, dtype=float).reshape(5, 5)
-    turned = read_from(image, geometry._turn(one(np.pi / 2)))
+    turned = read_from(image, geometry.turning(one(np.pi / 2)))
     assert np.allclose(turned, np.rot90(image), atol=1e-4)
-    assert np.allclose(read_from(image, geometry._turn(one(np.pi))), image[::-1, ::-1], atol=1e-4)
+    assert np.allclose(read_from(image, geometry.turning(one(np.pi))), image[::-1, ::-1], atol=1e-4)
     still = geometry._scale(one(1.0), one(1.0))
     assert np.array_equal(read_from(image, still), image)
     moved = read_from(image, still, right=one(2.0), down=one(1.0))
@@ -202,8 +203,8 @@ def test_the_matrices_are_as_worked_by_hand():
 
 def test_turned_and_slanted_the_way_that_the_angle_says():
     image = np.tile(np.arange(7.0), (7, 1))[None, ..., None].astype("float32")
-    for name, make in (("rotation", geometry._turn), ("shear", geometry._slant)):
-        angle = float(geometry._draws(tf.constant(image), SEED)[0, 0]) * np.radians(90)
+    for name, make in (("rotation", geometry.turning), ("shear", geometry._slant)):
+        angle = float(geometry.random_draws(tf.constant(image), SEED)[0, 0]) * np.radians(90)
         out, _ = applied(name, image, np.ones((1, 1), "float32"), degrees=90.0)
         assert np.allclose(out[0, ..., 0], read_from(image[0, ..., 0], make(one(angle))), atol=1e-4)
         # Fills and the nearest pixel reach the op.
@@ -250,7 +251,7 @@ def by_image_data_generator(image, theta=0.0, shear=0.0, zx=1.0, zy=1.0, right=0
 def test_image_data_generator_is_keras():
     """Its matrices, its centre and its order of operations, in one interpolation and to its rounding."""
     images = np.random.default_rng(0).integers(0, 256, (24, 12, 9, 3)).astype("float32")
-    draws = geometry._draws(tf.constant(images), SEED, 8).numpy()
+    draws = geometry.random_draws(tf.constant(images), SEED, 8).numpy()
     out, _ = applied(
         "image_data_generator",
         images,
@@ -290,7 +291,7 @@ def test_image_data_generator_draws_both_zooms_from_the_whole_range_apart():
 
 
 def test_boxes_of_random_resized_crop_have_area_and_ratio_as_asked():
-    left, top, across, down = (part.numpy() for part in geometry._boxes(tf.constant(2000), SEED, 300, 400, 0.25, 4 / 3))
+    left, top, across, down = (part.numpy() for part in crops._boxes(tf.constant(2000), SEED, 300, 400, 0.25, 4 / 3))
     for at, length, most in ((left, across, 400), (top, down, 300)):
         assert np.array_equal(at, np.round(at)) and at.min() == 0 and (at + length).max() == most
         assert (at + length).max() <= most and length.min() > 0
@@ -299,10 +300,10 @@ def test_boxes_of_random_resized_crop_have_area_and_ratio_as_asked():
     assert (
         0.74 < ratio.min() < 0.77 and 1.3 < ratio.max() < 1.35 and abs(np.mean(np.log(ratio))) < 0.06
     )  # wide boxes fit more often
-    whole = [part.numpy().tolist() for part in geometry._boxes(tf.constant(2), SEED, 30, 40, 1.0, 4 / 3)]
+    whole = [part.numpy().tolist() for part in crops._boxes(tf.constant(2), SEED, 30, 40, 1.0, 4 / 3)]
     assert whole == [[0, 0], [0, 0], [40, 40], [30, 30]]
     # No box of ratio 1 has the area of a strip, so the largest in its middle is taken.
-    strip = [part.numpy().tolist() for part in geometry._boxes(tf.constant(2), SEED, 10, 100, 0.9, 1.0)]
+    strip = [part.numpy().tolist() for part in crops._boxes(tf.constant(2), SEED, 10, 100, 0.9, 1.0)]
     assert strip == [[45, 45], [0, 0], [10, 10], [10, 10]]
 
 
@@ -311,7 +312,7 @@ def test_random_resized_crop_resizes_the_box_it_drew():
     images = np.tile(ramp[None].astype("float32"), (20, 1, 1, 1))
     labels = np.ones((20, 1), "float32")
     left, top, across, down = (
-        part.numpy() for part in geometry._boxes(tf.constant(20), SEED, 12, 16, 0.08, 1.3333333333333333)
+        part.numpy() for part in crops._boxes(tf.constant(20), SEED, 12, 16, 0.08, 1.3333333333333333)
     )
     out, _ = applied("random_resized_crop", images, labels, height=8, width=4)
     for i in range(20):  # pixel centres of the output at their places in the box
@@ -349,7 +350,7 @@ def recoloured(pixels, brightness=1.0, contrast=1.0, saturation=None, hue=None):
     """A row of RGB pixels through `_recolour`."""
     parts = [None if part is None else one(part) for part in (saturation, hue)]
     image = tf.constant(np.array(pixels, "float32")[None, None])
-    return geometry._recolour(image, one(brightness), one(contrast), *parts).numpy()[0, 0]
+    return color._recolour(image, one(brightness), one(contrast), *parts).numpy()[0, 0]
 
 
 def test_colours_are_as_worked_by_hand():
@@ -378,7 +379,7 @@ def test_color_jitter_draws_each_factor_from_its_range():
     assert 69.9 < out.min() < 72 and 128 < out.max() < 130.1
     reddish = np.full((300, 1, 1, 3), [150, 100, 90], "float32")
     out, _ = applied("color_jitter", reddish, labels, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.25)
-    before, after = (colours[:, 0, 0] @ geometry._YIQ[1:].T for colours in (reddish, out))
+    before, after = (colours[:, 0, 0] @ color._YIQ[1:].T for colours in (reddish, out))
     turns = np.angle((after[:, 0] + 1j * after[:, 1]) / (before[:, 0] + 1j * before[:, 1])) / (2 * np.pi)
     assert -0.2501 < turns.min() < -0.23 and 0.23 < turns.max() < 0.2501
     same, _ = applied("color_jitter", brightness=0.0, contrast=0.0, saturation=0.0)
@@ -388,7 +389,7 @@ def test_color_jitter_draws_each_factor_from_its_range():
 def test_autocontrast_stretches_each_channel_of_the_chosen():
     images = np.zeros((2, 1, 3, 3), "float32")
     images[:, 0] = [[10, 50, 7], [20, 60, 7], [60, 100, 7]]
-    out = geometry._stretch_contrast(tf.constant(images), tf.constant([True, False])).numpy()
+    out = color._stretch_contrast(tf.constant(images), tf.constant([True, False])).numpy()
     assert np.allclose(out[0, 0], [[0, 0, 7], [51, 51, 7], [255, 255, 7]], atol=1e-3)
     assert np.array_equal(out[1], images[1])
 

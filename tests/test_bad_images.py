@@ -19,7 +19,8 @@ from PIL import Image
 from kerascls.data import loading
 from kerascls.errors import DataError, TooLarge
 from kerascls.images import files
-from kerascls.images.decode import read_pixels, resize
+from kerascls.images.read import read_pixels
+from kerascls.images.resize import resize
 from kerascls.runs.run import Run
 from kerascls.system.atomic_files import write_csv
 
@@ -190,15 +191,15 @@ def test_memory_is_bounded_by_so_many_bytes_a_pixel(kind, mode, most, tmp_path):
 
 
 def test_strips_give_the_bits_of_the_whole(monkeypatch, tmp_path):
-    from kerascls.images import decode
+    from kerascls.images import read, resize
 
     rgba = np.random.default_rng(1).integers(0, 256, (37, 50, 4), np.uint8)
     Image.fromarray(rgba).save(tmp_path / "a.png")
     whole = read_pixels(tmp_path / "a.png", (37, 50, 1), (1, 2, 3))
-    monkeypatch.setattr(decode, "_STRIP", 100)
-    decode._road.cache_clear()
+    monkeypatch.setattr(resize, "_STRIP", 100)
+    read._road.cache_clear()
     assert np.array_equal(read_pixels(tmp_path / "a.png", (37, 50, 1), (1, 2, 3)), whole)
-    decode._road.cache_clear()
+    read._road.cache_clear()
 
 
 # Things that are no files, and names

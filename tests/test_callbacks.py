@@ -14,8 +14,12 @@ from kerascls.data.loading import load_config_data
 from kerascls.data.splits import with_all_splits
 from kerascls.devices import choose
 from kerascls.errors import TrainingFailed
-from kerascls.recipes.schema import load_config
-from kerascls.training.callbacks.checkpoints import EpochState, Interruptible, KeepEpoch, Progress, StopOnNaN
+from kerascls.recipes.load import load_config
+from kerascls.training.callbacks.checkpoints import EpochState
+from kerascls.training.callbacks.interrupt import Interruptible
+from kerascls.training.callbacks.reporting import Progress
+from kerascls.training.callbacks.saving import KeepEpoch
+from kerascls.training.callbacks.stopping import StopOnNaN
 from kerascls.training.fit import Fit
 from kerascls.training.step import TrainingModel
 

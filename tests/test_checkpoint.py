@@ -23,7 +23,7 @@ from kerascls.cli import run as kerascls_command
 from kerascls.data.loading import load_dataset
 from kerascls.data.splits import with_all_splits
 from kerascls.errors import ConfigError, OutputError, RunError
-from kerascls.recipes.schema import load_config
+from kerascls.recipes.load import load_config
 from kerascls.runs import checkpoint
 from kerascls.runs.run import Run
 from kerascls.system.status import doing

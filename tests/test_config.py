@@ -6,7 +6,7 @@ from conftest import one_line_error
 
 import kerascls
 from kerascls.errors import ConfigError
-from kerascls.recipes import catalog, schema
+from kerascls.recipes import catalog, load
 
 RECIPE = """# kerascls train mine.toml
 # A test recipe.
@@ -32,19 +32,19 @@ def test_every_recipe_that_we_ship_is_sound():
     names = catalog.recipe_names()
     assert {"mnist_cnn", "mnist_cnn_bn", "articles/mnist_tensorflow", "articles/mnist_pytorch"} <= set(names)
     for name in names:
-        loaded = schema.load_config(name)
+        loaded = load.load_config(name)
         text = catalog.recipe_path(name).read_text(encoding="utf-8")
         data = "" if loaded.data.name else " --data FOLDER"
         assert text.startswith(f"# kerascls train {name}{data}\n"), name
-        assert schema.config_from_toml(loaded.as_toml(), loaded.recipe, None) == loaded
+        assert load.config_from_toml(loaded.as_toml(), loaded.recipe, None) == loaded
         if loaded.fallback.data:
-            stand_in = schema.load_config(name, use_fallback=True)
+            stand_in = load.load_config(name, use_fallback=True)
             assert (stand_in.data.name, stand_in.fallback_for) == (loaded.fallback.data, loaded.data.name)
 
 
 def test_every_recipe_of_a_pytorch_article_begins_as_pytorch_does():
     for name in ("mnist_pytorch", "cifar_cnn", "cifar_lenet", "cifar_cnn_bn", "caltech10_resnet50"):
-        loaded = schema.load_config(f"articles/{name}")
+        loaded = load.load_config(f"articles/{name}")
         assert loaded.model.options["initializer"] == "pytorch", name
         assert loaded.train.optimizer == "sgd" or loaded.train.epsilon == 1e-8, name
 
@@ -54,7 +54,7 @@ def test_overrides_win_over_the_fallback_and_the_fallback_over_the_recipe(mine):
         RECIPE.replace('"digits"', '"mnist"') + 'batch_size = 64\n[fallback]\ndata = "digits"\nepochs = 9\n'
         "batch_size = 16\n"
     )
-    loaded = schema.load_config(name, {"train": {"epochs": 5}}, use_fallback=True)
+    loaded = load.load_config(name, {"train": {"epochs": 5}}, use_fallback=True)
     assert (loaded.data.name, loaded.fallback_for) == ("digits", "mnist")
     assert (loaded.train.epochs, loaded.train.batch_size) == (5, 16)
 
@@ -75,17 +75,17 @@ def test_other_epochs_scale_the_warmup_and_say_so(mine, given, fallback, warmup,
     train = RECIPE.replace("epochs = 3", "epochs = 20\nwarmup_epochs = 5").replace('"digits"', '"mnist"')
     assert "warmup_epochs = 5" in train
     name = mine(train + '[fallback]\ndata = "digits"\nepochs = 8\nwarmup_epochs = 2\n')
-    loaded = schema.load_config(name, {"train": given}, use_fallback=fallback)
+    loaded = load.load_config(name, {"train": given}, use_fallback=fallback)
     assert loaded.train.warmup_epochs == warmup
     more = " For another: --set train.warmup_epochs=N"
     assert list(loaded.notes) == [line + more for line in said]
-    assert schema.config_from_toml(loaded.as_toml(), loaded.recipe, loaded.fallback_for) == loaded
+    assert load.config_from_toml(loaded.as_toml(), loaded.recipe, loaded.fallback_for) == loaded
 
 
 def test_a_finetunings_warmup_is_scaled_too(mine):
     name = mine(RECIPE + "[finetune]\nepochs = 10\nwarmup_epochs = 2\nunfreeze = 3\n")
     for epochs, warmup in ((5, 1), (0, 0)):
-        assert schema.load_config(name, {"finetune": {"epochs": epochs}}).finetune.warmup_epochs == warmup
+        assert load.load_config(name, {"finetune": {"epochs": epochs}}).finetune.warmup_epochs == warmup
 
 
 @pytest.mark.parametrize("section", ["train", "finetune"])
@@ -94,17 +94,17 @@ def test_a_warmup_as_long_as_the_training_is_refused(mine, section, warmup, refu
     name = mine(RECIPE + "[finetune]\nepochs = 3\nunfreeze = 3\n")
     given = {section: {"warmup_epochs": warmup}}
     if not refused:
-        assert getattr(schema.load_config(name, given), section).warmup_epochs == warmup
+        assert getattr(load.load_config(name, given), section).warmup_epochs == warmup
         return
     with pytest.raises(ConfigError) as error:
-        schema.load_config(name, given)
+        load.load_config(name, given)
     assert str(error.value) == (
         f"mine.toml with the given options has 1 fault: {section}.warmup_epochs must be below {section}.epochs, 3, or "
         f"the training is all warm-up. Received: {warmup:g}"
     )
-    tables = {**schema.load_config(name).as_tables()}
+    tables = {**load.load_config(name).as_tables()}
     tables[section] |= {"warmup_epochs": warmup}
-    schema.config_from_toml(tomli_w.dumps(tables), "mine", None)  # a run that was trained so can be read
+    load.config_from_toml(tomli_w.dumps(tables), "mine", None)  # a run that was trained so can be read
 
 
 def test_a_recipes_shards_are_for_its_own_network(mine):
@@ -112,7 +112,7 @@ def test_a_recipes_shards_are_for_its_own_network(mine):
     name = mine(RECIPE + "[devices]\nshards = 2\n")
 
     def shards(overrides):
-        return schema.load_config(name, overrides).devices.shards
+        return load.load_config(name, overrides).devices.shards
 
     assert shards({}) == shards({"model": {"name": "mnist_cnn"}}) == shards({"train": {"epochs": 1}}) == 2
     assert shards({"model": {"name": "cifar_cnn_bn"}}) == 1
@@ -121,7 +121,7 @@ def test_a_recipes_shards_are_for_its_own_network(mine):
 
 
 def test_set_reads_toml_values_and_plain_text():
-    sets = schema.parse_sets(
+    sets = load.parse_sets(
         [
             "train.epochs=3",
             "train.learning_rate=1e-3",
@@ -139,13 +139,13 @@ def test_set_reads_toml_values_and_plain_text():
 @pytest.mark.parametrize("item", ["epochs=3", "train.epochs", "=3", "train.=3"])
 def test_set_without_section_key_or_value_is_refused(item):
     with pytest.raises(ConfigError, match="SECTION.KEY=VALUE"):
-        schema.parse_sets([item])
+        load.parse_sets([item])
 
 
 def test_all_faults_come_in_one_message_with_the_nearest_name(mine):
     name = mine(RECIPE + 'epoch = 4\nlearning_rate = "fast"\nbatch_size = 0\noptimizer = "adm"\n[trian]\nx = 1\n')
     with pytest.raises(ConfigError) as caught:
-        schema.load_config(name, {"model": {"filtres": 4}, "data": {"name": "digts"}})
+        load.load_config(name, {"model": {"filtres": 4}, "data": {"name": "digts"}})
     message = str(caught.value)
     assert message.startswith("mine.toml with the given options has 7 faults:")
     for part in (
@@ -174,19 +174,19 @@ def test_all_faults_come_in_one_message_with_the_nearest_name(mine):
 )
 def test_wrong_types_and_values_are_refused(mine, key, value, fault):
     with pytest.raises(ConfigError, match=fault):
-        schema.load_config(mine(), {"train": {key: value}})
+        load.load_config(mine(), {"train": {key: value}})
 
 
 def test_best_epoch_by_the_test_split_is_refused(mine):
     with pytest.raises(ConfigError, match='keep must be "last"'):
-        schema.load_config(mine(), {"data": {"validation": "test"}})
-    schema.load_config(mine(), {"data": {"validation": "test"}, "train": {"keep": "last"}})
+        load.load_config(mine(), {"data": {"validation": "test"}})
+    load.load_config(mine(), {"data": {"validation": "test"}, "train": {"keep": "last"}})
 
 
 def test_early_stopping_without_validation_is_refused(mine):
     with pytest.raises(ConfigError, match="needs a validation split"):
-        schema.load_config(mine(), {"data": {"validation": 0}, "train": {"early_stopping_patience": 2}})
-    stops = schema.load_config(mine(), {"train": {"early_stopping_patience": 2}})  # there is one by default
+        load.load_config(mine(), {"data": {"validation": 0}, "train": {"early_stopping_patience": 2}})
+    stops = load.load_config(mine(), {"train": {"early_stopping_patience": 2}})  # there is one by default
     assert (stops.train.early_stopping_patience, stops.data.validation) == (2, 0.1)
 
 
@@ -209,7 +209,7 @@ def test_early_stopping_without_validation_is_refused(mine):
 )
 def test_faults_of_a_policy_are_told(mine, policy, fault):
     with pytest.raises(ConfigError) as caught:
-        schema.load_config(mine(), {"augment": {"policy": policy}})
+        load.load_config(mine(), {"augment": {"policy": policy}})
     assert fault in str(caught.value)
 
 
@@ -235,20 +235,20 @@ def test_broken_toml_and_unknown_recipes_are_one_line(mine, capsys):
 )
 def test_other_tools_names_of_keys_are_answered_by_ours(mine, key, meant):
     with pytest.raises(ConfigError) as error:
-        schema.load_config(mine(), schema.parse_sets([f"{key}=1"]))
+        load.load_config(mine(), load.parse_sets([f"{key}=1"]))
     assert f"{key} is not a" in str(error.value) and f" Did you mean {meant}?" in str(error.value)
 
 
 def test_a_key_without_its_section_is_named():
     with pytest.raises(ConfigError, match=r"Received: 'lr=0.1'. Did you mean train.learning_rate=0.1\?"):
-        schema.parse_sets(["lr=0.1"])
+        load.parse_sets(["lr=0.1"])
     with pytest.raises(ConfigError, match=r"Received: 'epochs'\.$"):
-        schema.parse_sets(["epochs"])
+        load.parse_sets(["epochs"])
 
 
 def test_one_number_is_the_side_of_a_square(mine):
     def shape(text, recipe=RECIPE):
-        return schema.load_config(mine(recipe), schema.parse_sets([f"data.image_shape={text}"])).data.image_shape
+        return load.load_config(mine(recipe), load.parse_sets([f"data.image_shape={text}"])).data.image_shape
 
     assert shape("64") == shape("[64, 64, 3]") == [64, 64, 3]
     gray = RECIPE.replace("[data]", "[data]\nimage_shape = [28, 28, 1]")

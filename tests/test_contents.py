@@ -13,10 +13,11 @@ from PIL import Image
 
 import kerascls
 from kerascls.data import contents
-from kerascls.data.loading import Dataset, Split, load_dataset
+from kerascls.data.dataset import Dataset, Split
+from kerascls.data.loading import load_dataset
 from kerascls.data.splits import equal_images, folds_of, with_all_splits
 from kerascls.errors import DataError, RunError
-from kerascls.inference.evaluate import table
+from kerascls.inference.report import table
 from kerascls.runs.run import Run
 
 TINY = ["folder_scratch", "--set", "data.image_shape=[16, 16, 1]", "--epochs", "1", "--set", "train.warmup_epochs=0"]

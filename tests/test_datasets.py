@@ -9,6 +9,7 @@ import pytest
 from conftest import small_npz
 
 from kerascls.data import loading
+from kerascls.data.dataset import check_memory, skipped_lines
 from kerascls.errors import DataError, DataMissing
 from kerascls.recipes.catalog import dataset_files
 from kerascls.system import memory
@@ -198,7 +199,7 @@ def test_any_prepared_tfds_data_set_is_read(prepared):
 def test_a_split_whose_labels_are_hidden_is_left_out_and_said(prepared, capsys):
     dataset = loading.load_dataset("tfds:challenge", prepared, image_shape=(6, 6, 1))
     assert sorted(dataset.splits) == ["train", "validation"]
-    assert loading.skipped_lines(dataset.skipped) == ["left out: split test: its labels are hidden: all are -1"]
+    assert skipped_lines(dataset.skipped) == ["left out: split test: its labels are hidden: all are -1"]
     with pytest.raises(DataError, match="tfds:closed has no split named train or test with labels. It has: train"):
         loading.load_dataset("tfds:closed", prepared, image_shape=(6, 6, 1))
 
@@ -250,4 +251,4 @@ def test_a_host_that_never_answers_is_given_up_in_time():
 
 def test_images_that_would_fill_memory_are_refused():
     with pytest.raises(DataError, match="Lower data.image_shape"):
-        loading.check_memory("huge", 10**9, (224, 224, 3))
+        check_memory("huge", 10**9, (224, 224, 3))

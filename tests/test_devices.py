@@ -21,9 +21,10 @@ from kerascls.data import batches
 from kerascls.errors import ConfigError, TrainingFailed
 from kerascls.models import build_model
 from kerascls.recipes.catalog import recipe_names
-from kerascls.recipes.checks import parse_devices
-from kerascls.recipes.schema import load_config
+from kerascls.recipes.fields import parse_devices
+from kerascls.recipes.load import load_config
 from kerascls.runs.run import Run
+from kerascls.system import machine, tensorflow
 
 
 @pytest.mark.slow
@@ -86,7 +87,7 @@ def test_what_is_not_here_is_one_line_and_leaves_nothing(arguments, words, capsy
 
 def test_auto_precision_is_bfloat16_where_the_processor_has_it(monkeypatch):
     for native, precision in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(devices, "_cpu_has_bfloat16", lambda native=native: native)
+        monkeypatch.setattr(machine, "cpu_has_bfloat16", lambda native=native: native)
         assert devices.choose("cpu", "auto").precision == precision
 
 
@@ -167,9 +168,9 @@ def three_gpus(monkeypatch):
     grow = before_it_runs(lambda gpu, on: told.grown.append(gpu))
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
     monkeypatch.setattr(devices, "_mirrored", lambda chosen: None)
-    monkeypatch.setattr(devices, "_share", lambda: math.inf)
-    monkeypatch.setattr(devices, "_gpus", {"seen": (), "hidden": ()})
-    monkeypatch.setattr(devices.start, "done", False)
+    monkeypatch.setattr(machine, "_share", lambda: math.inf)
+    monkeypatch.setattr(tensorflow, "opened_gpus", {"seen": (), "hidden": ()})
+    monkeypatch.setattr(tensorflow.start, "done", False)
     return told
 
 
@@ -195,7 +196,7 @@ def test_a_training_opens_the_gpus_that_it_asks_for_alone(choice, opened, strate
 
 
 def test_what_does_not_train_opens_the_first_gpu_and_devices_lists_all(three_gpus, monkeypatch):
-    devices.start()
+    tensorflow.start()
     assert three_gpus.visible == three_gpus.grown == ["gpu 0"]
     # No command asks for more.
     calls = re.compile(r"devices\.start\((.*)\)")
@@ -204,7 +205,7 @@ def test_what_does_not_train_opens_the_first_gpu_and_devices_lists_all(three_gpu
     ]
     assert len(found) > 8 and set(found) == {""}
     three_gpus.visible, three_gpus.grown = ["gpu 0", "gpu 1", "gpu 2"], []
-    monkeypatch.setattr(devices.start, "done", False)
+    monkeypatch.setattr(tensorflow.start, "done", False)
     monkeypatch.setattr(devices, "choose", lambda *wish: SimpleNamespace(describe=dict))
     devices.survey()
     assert three_gpus.visible == three_gpus.grown == ["gpu 0", "gpu 1", "gpu 2"]
@@ -349,7 +350,7 @@ print(json.dumps([here.shards, here.threads, here.describe()["threads"], two.sha
     assert json.loads(process.stdout) == [2, 1, 1, 3]
     assert on_two("print(json.dumps(devices.choose('cpu:0,1', shards=2).shards))") == 1
     # TensorFlow runs here already: what it has is told.
-    assert devices.choose("cpu", shards=2).describe()["threads"] == devices.cores()
+    assert devices.choose("cpu", shards=2).describe()["threads"] == machine.cores()
 
 
 @pytest.mark.slow
@@ -543,11 +544,11 @@ def test_cores_are_those_of_the_affinity_and_of_the_containers_share(tmp_path, m
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        return devices._share(tmp_path)
+        return machine._share(tmp_path)
 
     top = "sys/fs/cgroup"
 
-    assert devices._share(tmp_path) == math.inf
+    assert machine._share(tmp_path) == math.inf
     assert share("0::/a/b\n") == math.inf
     assert share("0::/a/b\n", **{f"{top}/a/b/cpu.max": "max 100000\n"}) == math.inf
     above = {f"{top}/a/b/cpu.max": "800000 100000\n", f"{top}/a/cpu.max": "150000 100000\n"}
@@ -558,8 +559,8 @@ def test_cores_are_those_of_the_affinity_and_of_the_containers_share(tmp_path, m
     assert share("3:cpu,cpuacct:/d\n", **{f"{top}/cpu/d/cpu.cfs_quota_us": "-1\n"}) == math.inf
     monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     for share, cores in ((math.inf, 64), (1.5, 2), (0.2, 1), (100.0, 64)):
-        monkeypatch.setattr(devices, "_share", lambda share=share: share)
-        assert devices.cores() == cores
+        monkeypatch.setattr(machine, "_share", lambda share=share: share)
+        assert machine.cores() == cores
 
 
 def test_nothing_counts_cores_by_itself():

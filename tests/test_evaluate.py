@@ -12,7 +12,8 @@ import kerascls
 from kerascls.data.loading import load_dataset
 from kerascls.errors import DataError, OutputError
 from kerascls.inference import metrics
-from kerascls.inference.evaluate import Evaluation, accuracy_by_class, chosen_by, largest_class, table
+from kerascls.inference.evaluate import Evaluation
+from kerascls.inference.report import accuracy_by_class, chosen_by, largest_class, table
 from kerascls.runs.run import Run
 
 

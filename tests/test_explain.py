@@ -15,10 +15,11 @@ from kerascls import heat_maps, overlay
 from kerascls.data.batches import scoring_batch_size
 from kerascls.errors import DataError, ModelError
 from kerascls.formats.card import Card
-from kerascls.formats.opening import OnnxModel
-from kerascls.formats.writing import save_h5, save_keras, save_weights
-from kerascls.inference.explain import method
-from kerascls.inference.loading import Classifier, load
+from kerascls.formats.keras import save_h5, save_keras, save_weights
+from kerascls.formats.onnx import OnnxModel
+from kerascls.inference.classifier import Classifier
+from kerascls.inference.heat_maps import method
+from kerascls.inference.loading import load
 from kerascls.models import build_model
 from kerascls.recipes.catalog import model_files
 

@@ -11,11 +11,13 @@ import pytest
 from conftest import one_line_error, tiny_transfer
 
 import kerascls
-from kerascls.augmentation.geometry import apply_policy
-from kerascls.data.loading import Split
+from kerascls.augmentation.policy import apply_policy
+from kerascls.data.dataset import Split
 from kerascls.errors import ConfigError, ModelError, RunError
+from kerascls.features import engines
 from kerascls.features import extractor as features
-from kerascls.features.extractor import CHUNK, Extractor, folded, split_model
+from kerascls.features.backbone import folded, split_model
+from kerascls.features.extractor import CHUNK, Extractor
 from kerascls.models import build_model
 from kerascls.runs.run import Run
 from kerascls.system import cache
@@ -170,11 +172,11 @@ def test_fine_tuning_goes_on_from_the_head_that_features_trained(tiny):
 @pytest.mark.slow
 def test_bf16_is_computed_where_the_processor_has_it_and_said_where_not(tiny, monkeypatch, capsys):
     change = {"features": {"views": 1, "precision": "bf16"}}
-    monkeypatch.setattr("kerascls.devices._cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("kerascls.system.machine.cpu_has_bfloat16", lambda: True)
     kerascls.train(tiny, out="bf16", overrides=change)
     told = manifest("bf16")["features"]
     assert told["precision"] == "bf16" and 0.99 < told["cosine_min"] < 1
-    monkeypatch.setattr("kerascls.devices._cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("kerascls.system.machine.cpu_has_bfloat16", lambda: False)
     kerascls.train(tiny, out="float32", overrides=change, quiet=False)
     assert "features.precision is float32: this processor" in capsys.readouterr().err
     told = manifest("float32")["features"]
@@ -197,9 +199,9 @@ def test_the_engine_is_openvino_where_it_is_installed_and_tensorflow_elsewhere(t
         kerascls.train(tiny, out=name, overrides={"features": {"views": 1, "engine": wish}})
     assert [manifest(name)["features"]["engine"] for name in ("auto", "plain")] == ["openvino", "tensorflow"]
     assert manifest("plain")["features"]["computed"] > 0  # rows of the other engine are not taken
-    assert features.choose_engine("auto", "gpu") == "tensorflow"
+    assert engines.choose_engine("auto", "gpu") == "tensorflow"
     monkeypatch.setattr(features.importlib.util, "find_spec", lambda name: None)
-    assert features.choose_engine("auto", "cpu") == "tensorflow"
+    assert engines.choose_engine("auto", "cpu") == "tensorflow"
     with pytest.raises(ConfigError, match=r"pip install 'kerascls\[openvino\]'"):
         kerascls.train(tiny, out="none", overrides={"features": {"views": 1, "engine": "openvino"}})
     assert not Path("none").exists()
@@ -236,7 +238,7 @@ def extractor(seed=0, **options):
     return Extractor(body, "float32", [{"name": "flip"}], seed, **options)
 
 
-@pytest.mark.parametrize("engine", features.ENGINES)
+@pytest.mark.parametrize("engine", engines.ENGINES)
 def test_rows_are_the_bodys_answers_view_by_view(tiny, engine):
     images = noise(CHUNK + 5)
     split = Split.of(images, np.arange(CHUNK + 5) % 3)

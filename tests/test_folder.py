@@ -13,7 +13,7 @@ from kerascls.data.batches import TrainingBatches, on_canvas, scoring_batches
 from kerascls.data.folder import FileImages, list_folder
 from kerascls.data.splits import with_all_splits
 from kerascls.errors import DataError
-from kerascls.images.decode import read_pixels
+from kerascls.images.read import read_pixels
 from kerascls.recipes.schema import Data
 from kerascls.runs.run import Run
 

@@ -9,7 +9,7 @@ from conftest import odd_files
 from PIL import Image
 
 from kerascls.errors import DataError, TooLarge
-from kerascls.images import decode, files
+from kerascls.images import decode, files, read, resize
 from kerascls.images.pillow import resize as resize_by_pillow
 
 GENERATOR = np.random.default_rng(0)
@@ -130,7 +130,7 @@ def test_damaged_exif_is_no_orientation():
 def test_rgb_to_gray_is_the_stated_formula_and_gray_stays_gray():
     colours = tf.constant([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [77, 77, 77]]], tf.uint8)
     # (299 * 255 + 500) // 1000 = 76, (587 * 255 + 500) // 1000 = 150, (114 * 255 + 500) // 1000 = 29
-    assert decode.to_channels(colours, 1).numpy().ravel().tolist() == [76, 150, 29, 77]
+    assert resize.to_channels(colours, 1).numpy().ravel().tolist() == [76, 150, 29, 77]
 
 
 def test_gray_is_the_formula_of_whole_numbers_for_every_colour():
@@ -139,20 +139,20 @@ def test_gray_is_the_formula_of_whole_numbers_for_every_colour():
         r, g, b = (x.ravel() for x in np.meshgrid([red], levels, levels))
         colours = np.stack([r, g, b], -1).astype(np.uint8)[None]
         expected = (299 * r + 587 * g + 114 * b + 500) // 1000
-        assert np.array_equal(decode.to_channels(tf.constant(colours), 1).numpy().ravel(), expected)
+        assert np.array_equal(resize.to_channels(tf.constant(colours), 1).numpy().ravel(), expected)
     sums = np.arange(500, 255_501)  # all that there can be
     assert np.array_equal((sums.astype(np.float32) * np.float32(0.001)).astype(np.uint8), sums // 1000)
 
 
 def test_resize_to_the_same_size_is_the_identity_and_antialiases():
-    assert np.array_equal(decode.resize(tf.constant(RGB), 9, 7).numpy(), RGB)
+    assert np.array_equal(resize.resize(tf.constant(RGB), 9, 7).numpy(), RGB)
     stripes = np.tile(np.array([0, 255], np.uint8), 32)[None, :, None].repeat(64, 0)
-    assert np.abs(decode.resize(tf.constant(stripes), 8, 8).numpy().astype(int) - 127.5).max() <= 20
+    assert np.abs(resize.resize(tf.constant(stripes), 8, 8).numpy().astype(int) - 127.5).max() <= 20
 
 
 def test_the_kind_is_told_by_content_not_by_suffix(tmp_path):
     (tmp_path / "really_png.JPG").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
-    assert np.array_equal(decode.read_pixels(tmp_path / "really_png.JPG", (9, 7, 3)), RGB)
+    assert np.array_equal(read.read_pixels(tmp_path / "really_png.JPG", (9, 7, 3)), RGB)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "CMYK", "I;16"])
@@ -163,7 +163,7 @@ def test_tiff_comes_through_pillow(tmp_path, mode):
         else Image.fromarray(RGB).convert(mode)
     )
     image.save(tmp_path / "image.tif")
-    pixels = decode.read_pixels(tmp_path / "image.tif", (9, 7, 3))
+    pixels = read.read_pixels(tmp_path / "image.tif", (9, 7, 3))
     expected = RGB[..., :1].repeat(3, 2) if mode == "I;16" else np.asarray(image.convert("RGB"))
     assert np.array_equal(pixels, expected)
 
@@ -182,48 +182,48 @@ def test_what_is_not_an_image_is_told(tmp_path):
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=reason):
-            decode.read_pixels(tmp_path / name, (9, 7, 3))
+            read.read_pixels(tmp_path / name, (9, 7, 3))
     with pytest.raises(DataError, match="cannot be read"):
-        decode.read_pixels(tmp_path / "nowhere.png", (9, 7, 3))
+        read.read_pixels(tmp_path / "nowhere.png", (9, 7, 3))
 
 
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_PIXELS", 62)
     (tmp_path / "big.png").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
     with pytest.raises(DataError, match="9 pixels"):
-        decode.read_pixels(tmp_path / "big.png", (9, 7, 3))
+        read.read_pixels(tmp_path / "big.png", (9, 7, 3))
 
 
 def test_encode_png_round_trips():
     for image in (RGB, RGB[..., :1]):
         assert np.array_equal(
-            decode.to_channels(decode.decode(tf.constant(decode.encode_png(image))), image.shape[2]), image
+            resize.to_channels(decode.decode(tf.constant(decode.encode_png(image))), image.shape[2]), image
         )
 
 
 @pytest.mark.parametrize("size", [(9, 7), (40, 31), (16, 33), (5, 50), (32, 24)])
 def test_nearest_is_pillows(size):
     image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
-    ours = decode.resize(tf.constant(image), 16, 12, "nearest").numpy()
+    ours = resize.resize(tf.constant(image), 16, 12, "nearest").numpy()
     assert np.array_equal(ours, np.asarray(Image.fromarray(image).resize((12, 16), Image.Resampling.NEAREST)))
 
 
 def test_center_crop_scales_the_shorter_side_to_eight_sevenths_and_cuts():
     wide = np.random.default_rng(1).integers(0, 256, (64, 100, 3), np.uint8)
-    out = decode.resize(tf.constant(wide), 28, 28, "center_crop").numpy()
-    whole = decode.resize(tf.constant(wide), 32, 50).numpy()  # 28 * 8 / 7 = 32, 100 * 32 / 64 = 50
+    out = resize.resize(tf.constant(wide), 28, 28, "center_crop").numpy()
+    whole = resize.resize(tf.constant(wide), 32, 50).numpy()  # 28 * 8 / 7 = 32, 100 * 32 / 64 = 50
     assert np.array_equal(out, whole[2:30, 11:39])
-    tall = decode.resize(tf.constant(wide.transpose(1, 0, 2)), 28, 28, "center_crop").numpy()
+    tall = resize.resize(tf.constant(wide.transpose(1, 0, 2)), 28, 28, "center_crop").numpy()
     assert np.array_equal(tall, out.transpose(1, 0, 2))
     assert np.array_equal(
-        decode.resize(tf.constant(whole), 28, 25, "cover").numpy(),
-        decode.resize(tf.constant(whole), 28, 43).numpy()[:, 9:34],
+        resize.resize(tf.constant(whole), 28, 25, "cover").numpy(),
+        resize.resize(tf.constant(whole), 28, 43).numpy()[:, 9:34],
     )
     for rule in ("stretch", "nearest", "cover", "center_crop"):
         if rule != "center_crop":
-            assert np.array_equal(decode.resize(tf.constant(wide), 64, 100, rule).numpy(), wide), rule
-        both = decode.resize(tf.constant(np.stack([wide, wide])), 28, 28, rule).numpy()
-        assert np.array_equal(both[1], decode.resize(tf.constant(wide), 28, 28, rule).numpy()), rule
+            assert np.array_equal(resize.resize(tf.constant(wide), 64, 100, rule).numpy(), wide), rule
+        both = resize.resize(tf.constant(np.stack([wide, wide])), 28, 28, rule).numpy()
+        assert np.array_equal(both[1], resize.resize(tf.constant(wide), 28, 28, rule).numpy()), rule
 
 
 SIZES = [(224, 224), (225, 225), (256, 256), (299, 256), (256, 299), (300, 257), (257, 511), (1, 1), (7, 90), (90, 7)]
@@ -235,7 +235,7 @@ def torchvision(image, target):
     h, w = image.shape[:2]
     short = round(target * 8 / 7)
     new_h, new_w = (short, int(short * w / h)) if h <= w else (int(short * h / w), short)
-    whole = decode.resize(tf.constant(image), new_h, new_w).numpy()
+    whole = resize.resize(tf.constant(image), new_h, new_w).numpy()
     top, left = int(round((new_h - target) / 2.0)), int(round((new_w - target) / 2.0))
     return whole[top : top + target, left : left + target]
 
@@ -247,7 +247,7 @@ def test_center_crop_is_torchvisions_to_the_pixel(target):
         image = generator.integers(0, 256, (h, w, 3), np.uint8)
         expected = torchvision(image, target)
         assert expected.shape == (target, target, 3)
-        ours = decode.resize(tf.constant(image), target, target, "center_crop").numpy()
+        ours = resize.resize(tf.constant(image), target, target, "center_crop").numpy()
         assert np.array_equal(ours, expected), (h, w)
         assert np.array_equal(resize_by_pillow(image, target, target, "center_crop"), expected), (h, w)
 
@@ -257,8 +257,8 @@ def test_center_crop_takes_the_margin_by_half_to_even():
     # before; 64 x 110: 32 x 55, margin 27, of which 14 go before.
     ramp = np.arange(110, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2)
     for width, size, left in ((101, 50, 11), (106, 53, 12), (110, 55, 14)):
-        whole = decode.resize(tf.constant(ramp[:, :width]), 32, size).numpy()
-        cut = decode.resize(tf.constant(ramp[:, :width]), 28, 28, "center_crop").numpy()
+        whole = resize.resize(tf.constant(ramp[:, :width]), 32, size).numpy()
+        cut = resize.resize(tf.constant(ramp[:, :width]), 28, 28, "center_crop").numpy()
         assert np.array_equal(cut, whole[2:30, left : left + 28])
 
 
@@ -267,8 +267,8 @@ def test_a_canvas_holds_what_center_crop_takes():
     generator = np.random.default_rng(0)
     for h, w in SIZES[:12]:
         image = generator.integers(0, 256, (h, w, 3), np.uint8)
-        canvas = decode.resize(tf.constant(image), 256, 256, "cover").numpy()
-        evaluated = decode.resize(tf.constant(image), 224, 224, "center_crop").numpy()
+        canvas = resize.resize(tf.constant(image), 256, 256, "cover").numpy()
+        evaluated = resize.resize(tf.constant(image), 224, 224, "center_crop").numpy()
         assert np.array_equal(canvas[16:240, 16:240], evaluated), (h, w)
 
 
@@ -278,7 +278,7 @@ def test_center_crop_cuts_images_of_the_models_own_size_wherever_they_come_from(
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
     expected = torchvision(image, 28)
     Image.fromarray(image[..., 0]).save(tmp_path / "a.png")
-    assert np.array_equal(decode.read_pixels(tmp_path / "a.png", (28, 28, 1), rule="center_crop"), expected)
+    assert np.array_equal(read.read_pixels(tmp_path / "a.png", (28, 28, 1), rule="center_crop"), expected)
     np.savez(tmp_path / "a.npz", x_train=image[None, ..., 0], y_train=[0], x_test=image[None, ..., 0], y_test=[0])
     for shape in ((28, 28, 1), None):  # None: the data's own
         data = load_dataset(str(tmp_path / "a.npz"), image_shape=shape, resize="center_crop")
@@ -307,22 +307,22 @@ def test_a_batch_of_all_kinds_is_what_the_graph_of_all_kinds_gives(tmp_path, sha
     broken = tmp_path / "broken.jpeg"
     broken.write_bytes(ODD["RGB 50x37.jpeg"][:300])
     paths = [tmp_path / name for name in names]
-    out = decode.read_batch([*paths[:40], broken, *paths[40:]], shape, WHITE, rule)
+    out = read.read_batch([*paths[:40], broken, *paths[40:]], shape, WHITE, rule)
     assert str(out.pop(40)) == f"{broken}: does not decode as jpeg: it is cut short or damaged."
-    whole = tf.function(lambda data: decode.to_pixels(data, shape, WHITE, rule), autograph=False)
+    whole = tf.function(lambda data: read.to_pixels(data, shape, WHITE, rule), autograph=False)
     for name, path, pixels in zip(names, paths, out, strict=True):
         assert np.array_equal(pixels, whole(tf.constant(decode.read_encoded(path))).numpy()), name
-        assert np.array_equal(pixels, decode.read_pixels(path, shape, WHITE, rule)), name
+        assert np.array_equal(pixels, read.read_pixels(path, shape, WHITE, rule)), name
 
 
 def test_many_bytes_are_decoded_in_turns(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode, "_HELD_BYTES", 2000)
+    monkeypatch.setattr(read, "_HELD_BYTES", 2000)
     names = sorted(ODD)[:20]
     for name in names:
         (tmp_path / name).write_bytes(ODD[name])
-    out = decode.read_batch([tmp_path / name for name in names], (8, 8, 3))
+    out = read.read_batch([tmp_path / name for name in names], (8, 8, 3))
     for name, pixels in zip(names, out, strict=True):
-        assert np.array_equal(pixels, decode.read_pixels(tmp_path / name, (8, 8, 3))), name
+        assert np.array_equal(pixels, read.read_pixels(tmp_path / name, (8, 8, 3))), name
 
 
 def test_an_upload_is_read_as_its_file_is(tmp_path):
@@ -330,7 +330,7 @@ def test_an_upload_is_read_as_its_file_is(tmp_path):
     for path, encoded in zip(paths, ODD.values(), strict=True):
         path.write_bytes(encoded)
     uploads = [files.Upload(encoded, name) for name, encoded in ODD.items()]
-    both = zip(ODD, decode.read_batch(paths, (24, 20, 3)), decode.read_batch(uploads, (24, 20, 3)), strict=True)
+    both = zip(ODD, read.read_batch(paths, (24, 20, 3)), read.read_batch(uploads, (24, 20, 3)), strict=True)
     for name, of_file, of_upload in both:
         assert type(of_file) is type(of_upload), (name, of_upload)
         if isinstance(of_file, np.ndarray):

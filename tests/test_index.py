@@ -16,9 +16,10 @@ from PIL import Image
 
 import kerascls
 from kerascls.data import batches, folder_index, folder_opening, loading
+from kerascls.data.dataset import in_batches
 from kerascls.data.folder import FileImages
 from kerascls.errors import DataError
-from kerascls.images import decode
+from kerascls.images import read as reading
 from kerascls.system import read_ahead
 from kerascls.system.cache import FOLDERS, cache_folder, entries
 
@@ -80,7 +81,7 @@ def test_a_folder_that_is_opened_again_is_not_read(folder, cache_mb, monkeypatch
     names, first = read_by(folder, cache_mb)
     assert len(names) == 62
     decoded = []
-    monkeypatch.setattr("kerascls.images.decode._decoded_batch", lambda paths, *rest: decoded.append(paths))
+    monkeypatch.setattr("kerascls.images.read._decoded_batch", lambda paths, *rest: decoded.append(paths))
     names, again = read_by(folder, cache_mb)
     assert names == [] and decoded == []
     monkeypatch.undo()
@@ -187,7 +188,7 @@ def test_what_may_pass_is_not_held_against_a_file(folder, monkeypatch):
     save(folder.parent / "later.png", 5)
     assert "a/link.png" not in dict(load(folder).skipped)
     save(folder / "b" / "large.png", 6)
-    road = decode._road
+    road = reading._road
 
     def too_little_memory(*kind):
         def run(encoded):
@@ -198,7 +199,7 @@ def test_what_may_pass_is_not_held_against_a_file(folder, monkeypatch):
         return run
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "_road", too_little_memory)
+        patch.setattr(reading, "_road", too_little_memory)
         assert dict(load(folder).skipped)["b/large.png"] == "takes more memory to decode than is free."
     assert "b/large.png" not in dict(load(folder).skipped)
 
@@ -380,7 +381,7 @@ def test_images_in_files_are_decoded_ahead_by_a_bounded_number_of_batches(folder
     encoded = FileImages.encoded
     monkeypatch.setattr(FileImages, "encoded", lambda self, i: read.append(i) or encoded(self, i))
     monkeypatch.setattr(read_ahead.devices, "cores", lambda: 1)
-    batches = loading.in_batches(files, 8, start=5)
+    batches = in_batches(files, 8, start=5)
     found = [next(batches)]
     assert len(read) <= 4 * 8  # one given, two that wait, and one more under way
     found += batches
@@ -402,7 +403,7 @@ def test_validation_images_that_fit_are_decoded_once_where_training_images_are_s
     monkeypatch.setattr(batches, "scoring_batches", lambda split, *rest, **more: given.append(split) or rest[-1:])
     held_out = []
     monkeypatch.setattr(
-        "kerascls.training.fit.TrainingData", lambda batches, validation: held_out.append(given[-1]) or 1 / 0
+        "kerascls.training.phase_data.TrainingData", lambda batches, validation: held_out.append(given[-1]) or 1 / 0
     )
     options = {"image_shape": [64, 64, 3], "cache_mb": 1}
     with pytest.raises(ZeroDivisionError):

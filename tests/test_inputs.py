@@ -17,7 +17,8 @@ from PIL import Image
 
 import kerascls
 from kerascls.errors import DataError
-from kerascls.inference import inputs
+from kerascls.images import find
+from kerascls.inference import urls
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
 SAMPLES = RELEASED / "samples"
@@ -34,7 +35,7 @@ def colour():
     import keras
 
     from kerascls.formats.card import Card
-    from kerascls.inference.loading import Classifier
+    from kerascls.inference.classifier import Classifier
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -160,7 +161,7 @@ def test_an_array_that_is_filled_again_for_the_next_image_is_no_trap(colour):
 
 
 def test_a_folder_stands_for_its_images(classifier):
-    files = inputs.image_files([SAMPLES])
+    files = find.image_files([SAMPLES])
     assert len(files) == 64
     assert [p.file for p in classifier.predict(SAMPLES)] == files
     assert [p.file for p in classifier.predict([str(SAMPLES), files[3]])] == [*files, files[3]]
@@ -353,8 +354,8 @@ def address(monkeypatch):
 
 
 def test_urls_are_fetched_within_limits(classifier, address, monkeypatch):
-    monkeypatch.setattr(inputs, "URL_BYTES", 500_000)
-    monkeypatch.setattr(inputs, "URL_SECONDS", 3)
+    monkeypatch.setattr(urls, "URL_BYTES", 500_000)
+    monkeypatch.setattr(urls, "URL_SECONDS", 3)
     places = ["a.png", "moved", "b%20c.png", "none", "loop", "away", "cut", "large", "slow", "silent"]
     began = time.monotonic()
     answers = classifier.predict([f"{address}/{place}" for place in places])

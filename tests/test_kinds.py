@@ -10,9 +10,9 @@ from PIL import Image
 from kerascls.data import loading
 from kerascls.errors import DataError
 from kerascls.images import pillow
-from kerascls.images.decode import read_pixels
 from kerascls.images.files import looks_like_image
 from kerascls.images.kinds import image_kind, refusal, unread_kind
+from kerascls.images.read import read_pixels
 
 
 def encoded(kind, **options):

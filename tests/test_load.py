@@ -11,8 +11,10 @@ from conftest import one_line_error
 
 import kerascls
 from kerascls.errors import DataError, ModelError
-from kerascls.formats.card import Card, border_sides, usual_border
-from kerascls.formats.writing import save_h5, save_keras, save_saved_model, save_weights
+from kerascls.formats.card import Card
+from kerascls.formats.keras import save_h5, save_keras, save_weights
+from kerascls.formats.saved_model import save_saved_model
+from kerascls.images.borders import border_sides, usual_border
 from kerascls.inference.loading import load
 
 CARD = Card(("猫", "b\nc", "10"), (6, 5, 1), (0, 10, 255), "dark", "d", None)

@@ -13,7 +13,7 @@ from conftest import one_line_error, small_npz
 
 from kerascls.data import loading
 from kerascls.data.batches import TrainingBatches, on_canvas, scoring_batches, shared
-from kerascls.data.loading import Split
+from kerascls.data.dataset import Dataset, Split
 from kerascls.data.splits import with_all_splits
 from kerascls.errors import DataError
 from kerascls.system import memory
@@ -99,7 +99,7 @@ def numbered(count=60):
 
 def test_held_out_splits_share_the_images_and_give_the_batches_of_copies():
     whole = numbered()
-    dataset = loading.Dataset("numbered", "here", ("a", "b", "c"), {"train": whole})
+    dataset = Dataset("numbered", "here", ("a", "b", "c"), {"train": whole})
     splits = with_all_splits(dataset, 0.2, 0.2).splits
     assert sorted(splits) == ["test", "train", "validation"]
     for split in splits.values():

@@ -10,9 +10,10 @@ from conftest import REPOSITORY, here, one_line_error, small_npz, tiny_backbone
 
 import kerascls
 from kerascls.errors import ModelError
-from kerascls.models import build_model, check_model, copy_for_training
+from kerascls.models import build_model, check_model
 from kerascls.recipes.catalog import build_options, model_files
 from kerascls.recipes.checks import model_problems
+from kerascls.training.replicas import copy_for_training
 
 # Image shape, and (total, trainable) parameters on it and 10 classes; a model that is not here fails.
 PARAMETERS = {

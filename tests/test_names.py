@@ -11,7 +11,7 @@ from conftest import command, here
 from PIL import Image
 
 from kerascls import plots
-from kerascls.recipes.schema import config_from_toml, load_config
+from kerascls.recipes.load import config_from_toml, load_config
 from kerascls.system.atomic_files import write_json, write_text
 from kerascls.system.json_files import json_text, read_json
 

@@ -39,7 +39,7 @@ def test_a_wheel_brings_recipes_types_and_every_module(tmp_path):
         assert f"kerascls/configs/{path.relative_to(REPOSITORY / 'configs').as_posix()}" in names
     for path in [
         *(REPOSITORY / "kerascls").rglob("*.py"),
-        *(REPOSITORY / "kerascls" / name for name in ("py.typed", "page.html")),
+        *(REPOSITORY / "kerascls" / name for name in ("py.typed", "serving/page.html")),
     ]:
         assert path.relative_to(REPOSITORY).as_posix() in names
     assert not [name for name in names if "saved_models" in name or "tests" in name]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kerascls.data.batches import TrainingBatches, balanced_class_weight, scoring_batches, share_among
-from kerascls.data.loading import Split
+from kerascls.data.dataset import Split
 
 
 def numbered(count=10):

@@ -10,7 +10,7 @@ from conftest import odd_files
 from PIL import Image
 
 from kerascls.errors import DataError
-from kerascls.images import decode, pillow
+from kerascls.images import decode, pillow, read, resize
 from kerascls.images.files import encode_png
 
 ODD = odd_files()
@@ -28,7 +28,7 @@ def test_every_kind_gives_the_bits_that_tensorflow_gives(tmp_path, kind):
         for channels in (1, 3):
             shape = (37, 50, channels)
             paths = [tmp_path / name for name in names]
-            expected = decode.read_batch(paths, shape, background)
+            expected = read.read_batch(paths, shape, background)
             for name, ours, theirs in zip(names, pillow.read_batch(paths, shape, background), expected, strict=True):
                 assert ours.dtype == np.uint8 and ours.shape == shape, name
                 steps = np.abs(ours.astype(int) - theirs).max()
@@ -38,7 +38,7 @@ def test_every_kind_gives_the_bits_that_tensorflow_gives(tmp_path, kind):
 def test_what_cannot_be_done_alike_is_refused_in_one_line(tmp_path):
     for name, what in NOT_ALIKE.items():
         (tmp_path / name).write_bytes(ODD[name])
-        decode.read_pixels(tmp_path / name, (37, 50, 3))
+        read.read_pixels(tmp_path / name, (37, 50, 3))
         with pytest.raises(DataError) as caught:
             pillow.read_pixels(tmp_path / name, (37, 50, 3))
         assert str(caught.value) == f"{tmp_path / name}: is {what}, which only a model that TensorFlow opens reads."
@@ -64,7 +64,7 @@ def test_the_first_picture_of_a_gif(tmp_path, place, size, clear, alike):
     picture = b"\x2c" + struct.pack("<HHHHB", *place, *size, 0) + b"\x02" + bytes([len(data)]) + data + b"\0"
     path = tmp_path / "first.gif"
     path.write_bytes(b"GIF89a" + struct.pack("<HHBBB", 6, 5, 0xF1, 0, 0) + table + control + picture + b";")
-    expected = decode.read_pixels(path, (5, 6, 3))
+    expected = read.read_pixels(path, (5, 6, 3))
     if alike:
         assert np.array_equal(pillow.read_pixels(path, (5, 6, 3)), expected)
     else:
@@ -87,7 +87,7 @@ def test_resizing_gives_tensorflows_bits(rule):
     for h, w, height, width in sizes:
         image = generator.integers(0, 256, (h, w, 3), np.uint8)
         try:
-            expected = decode.resize(tf.constant(image), height, width, rule).numpy()
+            expected = resize.resize(tf.constant(image), height, width, rule).numpy()
         except tf.errors.InvalidArgumentError:  # a cut that the rule cannot make
             continue
         assert np.array_equal(pillow.resize(image, height, width, rule), expected), (h, w, height, width)
@@ -136,7 +136,7 @@ def test_damaged_orientations_are_none(tmp_path):
         data.replace(b"Exif\0\0", b"Exit\0\0"),
     ):
         path.write_bytes(damage)
-        assert np.array_equal(pillow.read_pixels(path, (24, 16, 3)), decode.read_pixels(path, (24, 16, 3)))
+        assert np.array_equal(pillow.read_pixels(path, (24, 16, 3)), read.read_pixels(path, (24, 16, 3)))
 
 
 def test_a_broken_file_costs_no_other(tmp_path):

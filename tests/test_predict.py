@@ -17,13 +17,13 @@ from conftest import REPOSITORY, here, one_line_error
 from PIL import Image, ImageDraw
 
 import kerascls
-from kerascls.data.loading import natural_key
-from kerascls.devices import cores
 from kerascls.images.decode import encode_png
+from kerascls.images.find import image_files
 from kerascls.inference import csv_table
 from kerascls.inference.csv_table import Table, table_key
-from kerascls.inference.inputs import image_files
 from kerascls.inference.predict import predict
+from kerascls.system.machine import cores
+from kerascls.system.names import natural_key
 
 RELEASED = REPOSITORY / "saved_models" / "released" / "mnist_cnn"
 

@@ -207,7 +207,7 @@ def test_layers_that_another_thread_builds_meanwhile_are_not_counted(digits_run)
 
 
 def test_stderr_turned_away_by_threads_at_once_comes_back(tmp_path):
-    from kerascls.devices import quiet_stderr
+    from kerascls.system.tensorflow import quiet_stderr
 
     before = os.fstat(2)
     barrier = threading.Barrier(4)

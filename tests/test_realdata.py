@@ -18,7 +18,7 @@ RELEASED = REPOSITORY / "saved_models" / "released"
 def test_mnist_is_read_whole_and_by_the_one_road(real_data):
     import tensorflow_datasets as tfds
 
-    from kerascls.images.decode import to_pixels
+    from kerascls.images.read import to_pixels
 
     mnist = load_dataset("mnist", real_data)
     assert {name: len(split) for name, split in mnist.splits.items()} == {"train": 60000, "test": 10000}

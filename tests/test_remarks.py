@@ -9,7 +9,7 @@ from conftest import here
 from PIL import Image
 
 from kerascls.data import loading
-from kerascls.data.loading import Dataset, Split
+from kerascls.data.dataset import Dataset, Split
 from kerascls.data.remarks import few_images, remarks, without_contrast
 
 SHAPE = (8, 8, 3)

@@ -13,9 +13,9 @@ from conftest import here, one_line_error, processor_seconds
 
 import kerascls
 from kerascls.errors import ModelError
-from kerascls.formats import opening
+from kerascls.formats import litert
 from kerascls.formats.card import Card
-from kerascls.inference.loading import Classifier
+from kerascls.inference.classifier import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,10 @@ def test_a_rounded_tflite_says_so_and_none_needs_flex_ops(digits_run, tflite, tm
     with zipfile.ZipFile(rounded) as archive:
         card = json.loads(archive.read("kerascls.json"))
     assert (card["weights"], card.get("calibration_images")) == (kind, 200 if kind == "int8" else None)
-    kinds = {detail["dtype"] for detail in opening.LiteModel(rounded)._interpreter.get_tensor_details()}
+    kinds = {detail["dtype"] for detail in litert.LiteModel(rounded)._interpreter.get_tensor_details()}
     assert {"float16": np.float16, "int8": np.int8}[kind] in kinds
     for path in (tflite, rounded):
-        operations = [one["op_name"] for one in opening.LiteModel(path)._interpreter._get_ops_details()]
+        operations = [one["op_name"] for one in litert.LiteModel(path)._interpreter._get_ops_details()]
         assert "CONV_2D" in operations and not [name for name in operations if name.startswith("Flex")]
 
 
@@ -136,7 +136,7 @@ def test_tensorflows_own_copy_answers_where_litert_is_not_installed(tflite, monk
     expected = kerascls.load(tflite).probabilities(images)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    assert opening._interpreter().__module__.startswith("tensorflow")
+    assert litert._interpreter().__module__.startswith("tensorflow")
     assert np.abs(kerascls.load(tflite).probabilities(images) - expected).max() <= 1e-6
     assert capfd.readouterr().err == ""
 

@@ -24,15 +24,17 @@ from conftest import REPOSITORY, one_line_error, processor_seconds, tiny_backbon
 from benchmarks import serving
 from kerascls.cli import run as kerascls_command
 from kerascls.errors import ModelError
-from kerascls.formats import opening
+from kerascls.formats import litert
 from kerascls.formats.card import CARD, Card
 from kerascls.formats.inspect import inspect
+from kerascls.formats.keras import save_h5, save_keras, save_weights
+from kerascls.formats.litert import save_litert
+from kerascls.formats.saved_model import save_saved_model
 from kerascls.formats.scan import containers, graphs, layers
 from kerascls.formats.scan.containers import read_h5
 from kerascls.formats.scan.programs import _SCHEMA as ONNX
 from kerascls.formats.scan.programs import read_program
 from kerascls.formats.scan.protobuf import schema
-from kerascls.formats.writing import save_h5, save_keras, save_litert, save_saved_model, save_weights
 from kerascls.inference.loading import load
 from kerascls.models import build_model
 
@@ -528,7 +530,7 @@ def test_a_tflite_that_would_crash_its_interpreter_is_refused(tmp_path):
         bad.write_bytes(damaged)
         assert reason in refused(bad)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "_tried", test_apart.crashes)
+        patch.setattr(litert, "_tried", test_apart.crashes)
         assert "it ended its reader with SIGABRT" in refused(good)
     assert load(good).class_names == ("a", "b", "c")
 

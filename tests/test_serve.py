@@ -598,8 +598,9 @@ def app():
     """Asks an app of the released network in this process: `app(origins)` is an httpx client of it."""
     import asyncio
 
+    from kerascls.serving.app import make_app
     from kerascls.serving.cross_origin import CrossOrigin
-    from kerascls.serving.server import Limits, make_app
+    from kerascls.serving.server import Limits
 
     gate = make_app(kerascls.load(RELEASED), "model", "1", Limits(max_body=200_000))
 

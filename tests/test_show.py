@@ -7,7 +7,7 @@ from conftest import here, one_line_error, small_npz
 from PIL import Image
 
 import kerascls
-from kerascls.data.loading import Split
+from kerascls.data.dataset import Split
 from kerascls.data.show import augment_like_training, mixed_title, samples
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from conftest import here, one_line_error
 
-from kerascls.data.loading import Dataset, Split
-from kerascls.data.splits import hold_out, split_folder, with_all_splits
+from kerascls.data.dataset import Dataset, Split
+from kerascls.data.split_folder import split_folder
+from kerascls.data.splits import hold_out, with_all_splits
 from kerascls.errors import ConfigError, DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kerascls.data.batches import TrainingBatches, balanced_class_weight
-from kerascls.data.loading import Split
+from kerascls.data.dataset import Split
 from kerascls.inference.metrics import cross_entropy
 from kerascls.models import build_model
 from kerascls.training.callbacks.checkpoints import EpochState

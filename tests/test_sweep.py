@@ -10,12 +10,13 @@ import pytest
 from conftest import here, one_line_error, small_npz, tiny_transfer
 
 import kerascls
+from kerascls.data.dataset import Split
 from kerascls.data.folder import FileImages
-from kerascls.data.loading import Split
 from kerascls.data.splits import folds_of
 from kerascls.errors import ConfigError, DataError, OutputError
 from kerascls.features.extractor import Extractor
-from kerascls.training.sweep import SweepResult, Trial, parse_grid, table
+from kerascls.training.grid import parse_grid
+from kerascls.training.sweep import SweepResult, Trial, table
 
 RECIPE = """
 [train]

@@ -6,8 +6,9 @@ from PIL import Image
 from tiffs import tiff
 
 from kerascls.errors import DataError
-from kerascls.images import decode, pillow
+from kerascls.images import pillow
 from kerascls.images.files import Upload
+from kerascls.images.read import read_pixels
 
 ORDERS = ("<", ">")
 RANDOM = np.random.default_rng(0)
@@ -22,7 +23,7 @@ def read(content):
     """uint8 `(h, w, 3)` by the road of TensorFlow, which must be that of Pillow and NumPy."""
     upload = Upload(content, "a.tif")
     size = pillow.decode(pillow.read_encoded(upload)).shape
-    found = decode.read_pixels(upload, size)
+    found = read_pixels(upload, size)
     assert np.array_equal(found, pillow.read_pixels(upload, size))
     return found
 

@@ -21,7 +21,8 @@ from kerascls.data.loading import dataset_module
 from kerascls.errors import OutputError, TrainingFailed
 from kerascls.models import build_model
 from kerascls.recipes.catalog import recipe_names
-from kerascls.recipes.schema import Train, load_config
+from kerascls.recipes.load import load_config
+from kerascls.recipes.schema import Train
 from kerascls.runs.run import Run
 from kerascls.training.fit import steps_per_execution
 from kerascls.training.optimizers import learning_rate, make_optimizer

@@ -18,10 +18,11 @@ from keras.src.utils import file_utils
 import kerascls
 from kerascls.data.batches import scoring_batch_size
 from kerascls.errors import ConfigError, ModelError, TrainingFailed, WeightsMissing
-from kerascls.models import build_model, transfer, unfreeze_backbone
+from kerascls.models import build_model, transfer
 from kerascls.recipes.catalog import backbones
 from kerascls.system.atomic_files import alone
-from kerascls.training.callbacks.checkpoints import KeepEpoch
+from kerascls.training.callbacks.saving import KeepEpoch
+from kerascls.training.finetuning import unfreeze_backbone
 from kerascls.training.step import TrainingModel
 
 RECIPE = """dense = 4
@@ -254,7 +255,7 @@ def test_ctrl_c_between_the_phases_keeps_the_first(tiny, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kerascls.models.unfreeze_backbone", interrupt)
+    monkeypatch.setattr("kerascls.training.finetuning.unfreeze_backbone", interrupt)
     result = kerascls.train(tiny, out="run")
     assert result.status == "interrupted" and result.kept_epoch in (1, 2) and result.test is not None
 

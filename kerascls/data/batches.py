@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerascls import devices
-from kerascls.data.loading import Split, fit_arrays
-from kerascls.images.decode import encoded_file, to_pixels
+from kerascls.data.dataset import Split, fit_arrays
+from kerascls.images.read import encoded_file, to_pixels
+from kerascls.system import machine
 from kerascls.system.memory import Rows, can_be_shared, check, fits
 
 _PREFETCH = 4  # batches; enough to hide a gather, and small beside the images
@@ -167,7 +167,7 @@ def _batches(
 
     def stream(order: tf.Tensor) -> tf.data.Dataset:
         files = tf.data.Dataset.from_tensor_slices(order)
-        return files.map(read, num_parallel_calls=devices.cores(), deterministic=True).batch(batch_size)
+        return files.map(read, num_parallel_calls=machine.cores(), deterministic=True).batch(batch_size)
 
     return stream
 

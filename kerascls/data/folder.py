@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from kerascls.data.dataset import Dataset, Split
 from kerascls.data.folder_index import digests, readable, store_pixels
 from kerascls.data.folder_listing import MOST_NAMED, list_folder
 from kerascls.data.folder_opening import BATCH, decoded_before, examine
-from kerascls.data.loading import Dataset, Split, folder_name, natural_key, nfc
 from kerascls.errors import DataError, printable
 from kerascls.images.files import checked_bytes, image_kind, read_bytes
 from kerascls.system.json_files import json_text
 from kerascls.system.memory import Rows, fits
+from kerascls.system.names import folder_name, natural_key, nfc
 from kerascls.system.read_ahead import ahead
 from kerascls.system.status import doing
 
@@ -112,7 +113,7 @@ class FileImages:
         return checked_bytes(path, raw) if image_kind(raw) == "tiff" else raw  # it is what was checked
 
     def _read(self, positions: Sequence[int]) -> list[np.ndarray]:
-        from kerascls.images.decode import read_batch
+        from kerascls.images.read import read_batch
 
         paths = [self.root / self.names[i] for i in positions]
         places = dict(zip(paths, positions, strict=True))
@@ -206,7 +207,7 @@ def load_folder(
     )
     if len(names) == len(listing.class_names):
         return dataset
-    from kerascls.data.loading import rename
+    from kerascls.data.dataset import rename
 
     return rename(dataset, names)
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascls.data.loading import folder_name
 from kerascls.errors import OutputError, printable
 from kerascls.system.atomic_files import atomic
 from kerascls.system.cache import FOLDERS, Entry, cache_limit, make_room
+from kerascls.system.names import folder_name
 
 TICK = 20_000_000  # ns; a file system's clock goes by steps of at most 10 ms
 _COARSE_TICK = 2_000_000_000  # ns; of those that tell times in whole seconds, FAT's in two

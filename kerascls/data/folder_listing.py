@@ -13,11 +13,11 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from kerascls.data.loading import natural_key, nfc
 from kerascls.errors import DataError, printable
 from kerascls.images.kinds import SUFFIXES, unread_suffix
 from kerascls.recipes.catalog import names_beside, nearest
 from kerascls.system.json_files import json_text
+from kerascls.system.names import is_system, natural_key, nfc
 
 SPLITS_FILE = "splits.csv"  # which `kerascls split` writes beside the splits
 _WORDS = {  # what split folders are called, without case, separators, numbers and fillers
@@ -31,16 +31,6 @@ _NAMED = {
 }  # held against a name without separators, so that Train_Data, trainset and images-train-2017 are found
 MOST_NAMED = 20  # class names in a command that an error spells out
 _EXPECTED = "Expected train, validation and test, each with class folders, or class folders alone."
-_SYSTEM = frozenset(  # that systems and programs leave in folders, as they do hidden files; without case
-    (
-        *("__macosx", "icon\r", "network trash folder", "temporary items", "desktop db", "desktop df"),  # macOS
-        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin"),  # Windows
-        *("system volume information", "picasa.ini", "zbthumbnail.info"),
-        *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin"),  # Synology
-        *("@__thumb", "@recycle", "@recently-snapshot", "@transcode", "~snapshot"),  # QNAP, NetApp
-        *("lost+found", "__pycache__"),
-    )
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +49,6 @@ class Listing:
     splits: dict[str, list[tuple[str, str]]]
     skipped: list[tuple[str, str]]
     notes: tuple[str, ...] = ()
-
-
-def is_system(name: str) -> bool:
-    """Whether a file's or folder's name is hidden, or one that a system leaves behind.
-
-    >>> is_system("@eaDir"), is_system("._cat.jpg"), is_system("THUMBS.DB"), is_system("recycled")
-    (True, True, True, False)
-    """
-    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def split_meant(names: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascls import devices
 from kerascls.data.folder_index import (
     UNSETTLED,
     Index,
@@ -19,10 +18,11 @@ from kerascls.data.folder_index import (
     store_pixels,
     stored_pixels,
 )
-from kerascls.data.loading import folder_name
 from kerascls.errors import DataError, TooLarge
 from kerascls.images.files import checked_bytes, looks_like_image, read_bytes
+from kerascls.system import tensorflow
 from kerascls.system.memory import empty
+from kerascls.system.names import folder_name
 from kerascls.system.read_ahead import ahead
 from kerascls.system.status import doing
 
@@ -77,8 +77,8 @@ def _read(root: Path, index: Index, positions: np.ndarray, rule: Rule, pixels: n
     if not len(positions):
         index.keep()
         return
-    devices.start()
-    from kerascls.images.decode import checksum, read_batch
+    tensorflow.start()
+    from kerascls.images.read import checksum, read_batch
 
     def read(batch: Sequence[int]) -> list[tuple[State, tuple[bytes, int] | None, np.ndarray | DataError | None]]:
         sums = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.data.loading import Dataset, Split, fit_arrays
+from kerascls.data.dataset import Dataset, Split, fit_arrays
 from kerascls.errors import DataError
 from kerascls.system.memory import check, empty, shareable
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from kerascls.data.loading import Dataset, Split, spread
+from kerascls.data.dataset import Dataset, Split, spread
 from kerascls.data.splits import equal_images
 from kerascls.errors import printable
 from kerascls.images.files import stored_as

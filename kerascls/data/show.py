@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from kerascls import plots
-from kerascls.data.loading import Dataset, Split, is_folder, load_dataset, load_recipe_data
+from kerascls.data.dataset import Dataset, Split
+from kerascls.data.loading import is_folder, load_dataset, load_recipe_data
 from kerascls.data.remarks import remarks
 from kerascls.data.splits import with_all_splits
 from kerascls.errors import ConfigError
 from kerascls.recipes.catalog import is_recipe
 from kerascls.recipes.checks import size_problems
-from kerascls.recipes.schema import override_tables
+from kerascls.recipes.load import override_tables
 
 SAMPLES = 9
 FOLDER_SHAPE = (224, 224, 3)  # a folder's images are shown as `folder` trains on them
@@ -92,9 +93,9 @@ def show(
     if augmented:
         for problem in size_problems(canvas, policy, dataset.image_shape):
             raise ConfigError(problem)
-        from kerascls import devices
+        from kerascls.system import tensorflow
 
-        devices.start()
+        tensorflow.start()
         from kerascls.data.batches import on_canvas
 
         split = on_canvas(split, canvas, 0)
@@ -140,7 +141,7 @@ def augment_like_training(
     """
     import tensorflow as tf
 
-    from kerascls.augmentation.geometry import apply_policy
+    from kerascls.augmentation.policy import apply_policy
 
     one_hot = tf.one_hot(labels, num_classes)
     out, shares = apply_policy(policy, tf.constant(images), one_hot, tf.constant([seed, 0], tf.int32))

@@ -1,46 +1,21 @@
 """Any image-classification data set of TFDS, from where it is prepared, else by download."""
 
 import math
-import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerascls import devices
-from kerascls.data.loading import Dataset, Split, check_memory
+from kerascls.data.dataset import Dataset, Split, check_memory
 from kerascls.errors import DataError, DataMissing
 from kerascls.recipes.catalog import nearest
+from kerascls.system import machine, tensorflow
 from kerascls.system.atomic_files import alone
 from kerascls.system.memory import empty
+from kerascls.system.network import network_reachable
 from kerascls.system.process import quiet_logs
 
-_HOST = "https://storage.googleapis.com/tfds-data/"  # where TFDS itself looks first
 _BATCH = 16 << 20  # bytes of images that are copied at a time
-_PATIENCE = 5.0  # seconds; without a network TFDS alone would try for over 200
-
-
-def network_reachable(url: str = _HOST, seconds: float = _PATIENCE) -> bool:
-    """Whether one request through the user's proxy settings is answered, whatever the answer, within `seconds`."""
-    answered = threading.Event()
-    finished = threading.Event()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
-            answered.set()
-        except urllib.error.HTTPError:
-            answered.set()
-        except (OSError, ValueError):
-            pass
-        finished.set()
-
-    # In a thread of its own, because looking a host's name up knows no time limit.
-    threading.Thread(target=ask, daemon=True).start()
-    finished.wait(seconds)
-    return answered.is_set()
 
 
 def _builder(name: str, root: str | None) -> Any:
@@ -100,7 +75,7 @@ def load_tfds(
     image, label = _features(builder)
     if not builder.is_prepared():
         _prepare(builder, name, download)
-    devices.start()  # only now: that data is missing is said without waiting for TensorFlow
+    tensorflow.start()  # only now: that data is missing is said without waiting for TensorFlow
     features = builder.info.features
     own_shape = features[image].shape
     fixed = None not in own_shape and own_shape[-1] in (1, 3)
@@ -134,7 +109,7 @@ def _prepare(builder: Any, name: str, download: bool) -> None:
         raise DataMissing(f"{name} is not prepared here, and downloading is off. {where}.")
     if not network_reachable():
         raise DataMissing(f"{name} is not prepared here and the network cannot be reached. Connect, or {where}.")
-    devices.start()
+    tensorflow.start()
     try:
         with alone(Path(builder.data_dir).parents[1] / f".{builder.name}.lock", f"Another process downloads {name}."):
             if not builder.is_prepared():  # by now
@@ -174,7 +149,7 @@ def _load_split(
 ) -> Split:
     import tensorflow as tf
 
-    from kerascls.images.decode import to_pixels
+    from kerascls.images.read import to_pixels
 
     decoders = None if plain else {image: tfds.decode.SkipDecoding()}
     examples = _examples(tfds, builder, split, decoders)
@@ -184,7 +159,7 @@ def _load_split(
         return pixels, tf.cast(example[label], tf.int32)
 
     at_once = max(1, min(1000, _BATCH // math.prod(shape)))
-    batches = examples.map(pair, num_parallel_calls=devices.cores(), deterministic=True).batch(at_once).prefetch(1)
+    batches = examples.map(pair, num_parallel_calls=machine.cores(), deterministic=True).batch(at_once).prefetch(1)
     images = empty((count, *shape))
     labels = np.empty(count, np.int32)
     at = 0

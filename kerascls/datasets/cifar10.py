@@ -1,6 +1,6 @@
 """CIFAR-10: 50,000 + 10,000 colour photographs of ten things, 32x32, through TFDS (A. Krizhevsky, 2009)."""
 
-from kerascls.data.loading import Dataset
+from kerascls.data.dataset import Dataset
 from kerascls.data.tfds import load_tfds
 
 class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

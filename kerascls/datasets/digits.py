@@ -6,7 +6,7 @@ C. Kaynak, 1998), as scikit-learn carries it.
 
 import numpy as np
 
-from kerascls.data.loading import Dataset, Split
+from kerascls.data.dataset import Dataset, Split
 
 class_names = tuple("0123456789")
 image_shape = (28, 28, 1)

@@ -1,6 +1,6 @@
 """MNIST: 60,000 + 10,000 handwritten digits, 28x28 gray, through TFDS (Y. LeCun, C. Cortes, C. Burges, 1998)."""
 
-from kerascls.data.loading import Dataset
+from kerascls.data.dataset import Dataset
 from kerascls.data.tfds import load_tfds
 
 class_names = tuple("0123456789")

@@ -7,7 +7,7 @@ every machine gets the same pictures.
 
 import numpy as np
 
-from kerascls.data.loading import Dataset, Split
+from kerascls.data.dataset import Dataset, Split
 from kerascls.errors import DataError
 
 image_shape = (32, 32, 3)

@@ -7,9 +7,9 @@ from typing import Any
 
 from kerascls.errors import ModelError, OutputError
 from kerascls.formats.card import read_class_names, read_pixel_range
+from kerascls.formats.keras import save_h5, save_keras
 from kerascls.formats.scan.containers import check_regular
 from kerascls.formats.scan.layers import read_checked
-from kerascls.formats.writing import save_h5, save_keras
 from kerascls.recipes.schema import RESIZE_RULES
 from kerascls.runs.run import is_run
 
@@ -65,9 +65,9 @@ def adopt(
     contents = read_checked(model)
     if contents.card is not None:
         raise ModelError(f"{model} has a card already: predict, evaluate and serve take it as it is.")
-    from kerascls import devices
+    from kerascls.system import tensorflow
 
-    devices.start()
+    tensorflow.start()
     from kerascls.formats.foreign import adopted
     from kerascls.formats.keras import read_model
 

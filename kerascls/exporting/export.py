@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.data.loading import spread
+from kerascls.data.dataset import spread
 from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
 from kerascls.exporting.proof import Proof, Questions, prove
-from kerascls.formats.writing import (
-    save_h5,
-    save_keras,
-    save_litert,
-    save_onnx,
-    save_openvino,
-    save_saved_model,
-    save_weights,
-)
-from kerascls.inference.loading import Classifier, is_model, load
+from kerascls.formats.keras import save_h5, save_keras, save_weights
+from kerascls.formats.litert import save_litert
+from kerascls.formats.onnx import save_onnx
+from kerascls.formats.openvino import save_openvino
+from kerascls.formats.registry import is_model
+from kerascls.formats.saved_model import save_saved_model
+from kerascls.inference.classifier import Classifier
+from kerascls.inference.loading import load
 from kerascls.recipes.catalog import USUAL_FORMATS, nearest
 from kerascls.runs.run import Run, is_run
 from kerascls.system.atomic_files import atomic, one_at_a_time, write_json
@@ -208,7 +206,7 @@ class Exporter:
 
     def read(self, folder: str | Path, most: int | None = None) -> Questions:
         """Images of a folder, evenly chosen where there are more than `most`; a subfolder names their class."""
-        from kerascls.inference.inputs import image_files
+        from kerascls.images.find import image_files
 
         files = [Path(file) for file in image_files([folder])]
         files = [files[i] for i in spread(len(files), most or len(files))]
@@ -220,7 +218,7 @@ class Exporter:
 
     def check_named(self) -> None:
         """Raises DataError if images or data that were named cannot be had."""
-        from kerascls.inference.inputs import image_files
+        from kerascls.images.find import image_files
 
         self.questions()
         if self.calibration is not None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from kerascls import devices
-from kerascls.data.loading import positions
+from kerascls.data.dataset import positions
 from kerascls.errors import DataError, ProofError
 from kerascls.formats.card import Card
-from kerascls.inference.loading import Classifier
+from kerascls.inference.classifier import Classifier
+from kerascls.system import machine
 
 BATCH_SIZE, OTHER_BATCH_SIZE, OTHERS = 32, 7, 35  # images at a time; and so many of them once more by another size
 ACROSS_BATCHES = 1e-6  # what a probability may differ by from another batch size, beside the format's own tolerance
@@ -46,8 +46,8 @@ class Questions:
     @classmethod
     def of_files(cls, files: Sequence[Path], names: Sequence[str | None], card: Card) -> tuple["Questions", list[str]]:
         """Of image files with their classes' names, None where not known; and a line for each that cannot be read."""
-        from kerascls.images.decode import read_batch
         from kerascls.images.files import image_kind
+        from kerascls.images.read import read_batch
 
         places = positions(card.class_names, [name or "" for name in names])
         pixels, encoded, labels, unread = [], [], [], []
@@ -81,8 +81,8 @@ class Questions:
 
     def resized(self, card: Card, most: int = 8) -> "Questions":
         """The first images at another size and shape, which an export that resizes must bring back as the run does."""
-        from kerascls.images.decode import decoded_pixels
         from kerascls.images.files import encode_png
+        from kerascls.images.read import decoded_pixels
 
         pixels, encoded = [], []
         for image in self.pixels[:most]:
@@ -324,7 +324,7 @@ def _asked(questions: Questions, path: Path, probe: str, scratch: Path) -> dict[
         [sys.executable, "-c", probe, str(path), str(scratch), str(answers)],
         capture_output=True,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERASCLS_CORES": str(devices.cores())},
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERASCLS_CORES": str(machine.cores())},
         check=False,
     )
     if process.returncode:

@@ -2,19 +2,16 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
-import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from kerascls.data.loading import Split, in_batches
-from kerascls.devices import Placement
-from kerascls.errors import ConfigError, ModelError
-from kerascls.recipes.schema import Features
+from kerascls.data.dataset import Split, in_batches
+from kerascls.features.backbone import folded
+from kerascls.features.engines import ENGINES, engine_versions
 from kerascls.system.cache import Entry, make_room
 from kerascls.system.memory import check, empty, parts
 from kerascls.system.status import doing
@@ -22,114 +19,7 @@ from kerascls.system.status import doing
 CHUNK = 32  # images a call: ResNet50 is no faster with more (2 cores). What a view draws depends on it
 CHECKED = 8  # images on which bfloat16 is held against float32
 NEAR = 0.99  # the least cosine that is taken without a word; MobileNet and ResNet50 have 0.9998
-ENGINES = {"tensorflow": "TensorFlow", "openvino": "OpenVINO"}
 _FORMAT = 1  # of an entry: count it up where the same key comes to mean other rows
-
-
-# Two halves of a model
-
-
-def split_model(model: Any) -> tuple[Any, Any]:
-    """The frozen part of a model and the part that trains, both with the model's own layers and weights.
-
-    Args:
-        model: a chain from a layer named "backbone" to its output, as `models/transfer.py` builds them.
-
-    Returns:
-        body: images `(batch, *image_shape)` to features, up to the last layer without weights after the backbone.
-        head: those features to probabilities.
-
-    Raises:
-        ModelError: the model has no frozen backbone, or is no chain behind it.
-    """
-    import keras
-
-    advice = "Leave out features.views, or choose model.name = transfer."
-    at = next((i for i, layer in enumerate(model.layers) if layer.name == "backbone"), None)
-    if at is None:
-        raise ModelError(f"Model {model.name} has no layer named backbone, whose features could be kept. {advice}")
-    chain = model.layers[at:]
-    if chain[0].trainable_weights:
-        raise ModelError(f"The backbone of model {model.name} is not frozen: its features would change. {advice}")
-    fed_by = [getattr(getattr(layer.input, "_keras_history", None), "operation", None) for layer in chain[1:]]
-    if any(layer is not before for layer, before in zip(fed_by, chain, strict=False)):
-        raise ModelError(f"Behind its backbone, model {model.name} is no chain of layers. {advice}")
-    first = next(i for i, layer in enumerate(chain) if i and (layer.weights or isinstance(layer, keras.layers.Dropout)))
-    produced = chain[first].input
-    x = features = keras.Input(produced.shape[1:], name="features")
-    for layer in chain[first:]:
-        x = layer(x)
-    return keras.Model(model.input, produced, name="body"), keras.Model(features, x, name="head")
-
-
-def folded(body: Any, dtype: str = "mixed_bfloat16") -> Any:
-    """A copy of `body` that computes in bfloat16, each batch normalisation multiplied into the convolution before it.
-
-    Unfolded, the casts around batch normalisation cost as much as bfloat16 saves. A normalisation that does not follow
-    a convolution or dense layer of its own is computed as it is. Pooling behind the backbone stays float32.
-    """
-    import keras
-
-    class Pass(keras.layers.Layer):
-        def call(self, x: Any, training: Any = None, mask: Any = None) -> Any:
-            return x
-
-    backbone = body.get_layer("backbone")
-    conv_of = {norm.name: conv for norm, conv in _foldable(backbone)}
-    biased = {conv.name for conv in conv_of.values()}
-
-    def computing_in_dtype(layer: Any) -> Any:
-        if layer.name in conv_of:
-            return Pass(name=layer.name, dtype=dtype)
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.Layer):  # there may be ops between them
-            config["dtype"] = dtype
-        if layer.name in biased:
-            config["use_bias"] = True
-        return type(layer).from_config(config)
-
-    copy = keras.models.clone_model(backbone, clone_function=computing_in_dtype)
-    for layer in backbone.layers:
-        if layer.weights and layer.name not in biased and layer.name not in conv_of:
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
-    for norm in backbone.layers:
-        if norm.name in conv_of:
-            conv = conv_of[norm.name]
-            copy.get_layer(conv.name).set_weights(_folded_weights(conv, norm))
-    return keras.models.clone_model(
-        body, clone_function=lambda layer: copy if layer is backbone else type(layer).from_config(layer.get_config())
-    )
-
-
-def _foldable(backbone: Any) -> Iterator[tuple[Any, Any]]:
-    """Each batch normalisation over the channels that follows a linear layer which feeds nothing else."""
-    import keras
-
-    linear = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-    outputs = {id(tensor) for tensor in backbone.outputs}
-    for norm in backbone.layers:
-        if type(norm) is keras.layers.BatchNormalization and norm.axis in (-1, len(norm.output.shape) - 1):
-            layer = norm.input._keras_history.operation
-            alone = len(layer._outbound_nodes) == len(layer._inbound_nodes) == len(norm._inbound_nodes) == 1
-            if type(layer) in linear and alone and layer.activation is keras.activations.linear:
-                if id(layer.output) not in outputs:
-                    yield norm, layer
-
-
-def _folded_weights(conv: Any, norm: Any) -> list[np.ndarray]:
-    """Kernel and bias that answer as `conv` and then `norm` do: gain (w x + b - mean) + beta."""
-    import keras
-
-    kernel, *bias = conv.get_weights()
-    gain = 1 / np.sqrt(np.array(norm.moving_variance) + norm.epsilon)
-    if norm.scale:
-        gain = gain * np.array(norm.gamma)
-    offset = ((bias[0] if bias else 0.0) - np.array(norm.moving_mean)) * gain
-    if norm.center:
-        offset = offset + np.array(norm.beta)
-    # A depthwise kernel is (height, width, channels, multiplier), and its outputs are the last two.
-    depthwise = type(conv) is keras.layers.DepthwiseConv2D
-    return [kernel * (gain.reshape(kernel.shape[2:]) if depthwise else gain), offset]
 
 
 # Extraction
@@ -215,7 +105,7 @@ class Extractor:
             "content": self.contents[id(split)][1],
             "weights": self.weights,
             "precision": self.precision,
-            "versions": _versions(self.engine),
+            "versions": engine_versions(self.engine),
         }
         drawn = {"policy": self.policy, "seed": self.seed, "canvas": list(self.canvas)}
         return [same | (drawn if view else {}) | {"view": view} for view in range(views)]
@@ -262,7 +152,7 @@ class Extractor:
     def by_tensorflow(self) -> Callable:
         import tensorflow as tf
 
-        from kerascls.models import frozen
+        from kerascls.formats.graph import frozen
 
         graph = frozen(folded(self.body) if self.precision == "bf16" else self.body)
         return lambda images: tf.cast(graph(tf.cast(images, tf.float32))[0], tf.float32)
@@ -272,7 +162,7 @@ class Extractor:
         import openvino
         import tensorflow as tf
 
-        from kerascls.formats.writing import to_openvino
+        from kerascls.formats.openvino import to_openvino
 
         precision = "bf16" if self.precision == "bf16" else "f32"  # else bfloat16 wherever the processor has it
         options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
@@ -283,7 +173,7 @@ class Extractor:
         """`forward` of images that the policy has drawn, by a seed of (seed, view, chunk)."""
         import tensorflow as tf
 
-        from kerascls.augmentation.geometry import apply_policy
+        from kerascls.augmentation.policy import apply_policy
 
         @tf.function(
             input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8), tf.TensorSpec((3,), tf.int32)],
@@ -342,40 +232,3 @@ def _content(split: Split) -> str:
         for images in parts(split.images):
             digest.update(np.ascontiguousarray(images))
     return digest.hexdigest()
-
-
-def choose_engine(wish: str, kind: str) -> str:
-    """The engine for the recipe's `features.engine`, on a "cpu" or "gpu"."""
-    installed = importlib.util.find_spec("openvino") is not None
-    if wish == "openvino" and not installed:
-        raise ConfigError("features.engine = openvino needs OpenVINO: pip install 'kerascls[openvino]'")
-    return "openvino" if wish == "openvino" or (wish == "auto" and installed and kind == "cpu") else "tensorflow"
-
-
-def choose_precision(wish: str, placement: Placement) -> str:
-    """bf16 where the recipe's `features.precision` asks for it and the device computes in it, else float32."""
-    return wish if placement.native_bfloat16() else "float32"
-
-
-def computed_by(wish: Features, placement: Placement) -> dict[str, dict[str, str]]:
-    """For manifest.json's device: what a recipe's features are computed by. Empty where it trains on images.
-
-    Raises:
-        ConfigError: the engine that the recipe asks for is not here.
-    """
-    if not wish.views:
-        return {}
-    engine, precision = choose_engine(wish.engine, placement.kind), choose_precision(wish.precision, placement)
-    told = {"engine": engine, "precision": precision}
-    return {"features": told | ({} if engine == "tensorflow" else {engine: importlib.metadata.version(engine)})}
-
-
-def _versions(engine: str) -> list[str]:
-    import keras
-    import tensorflow as tf
-
-    from kerascls import __version__
-
-    return [__version__, keras.__version__, tf.__version__] + (
-        [f"openvino {importlib.metadata.version('openvino')}"] if engine == "openvino" else []
-    )

@@ -57,7 +57,7 @@ class Card:
 
     def as_json(self, **more: Any) -> str:
         """As it is written; `more` is for people and other tools, and not read back."""
-        from kerascls import __version__
+        from kerascls.version import __version__
 
         card = {"format": 1, "kerascls": __version__, **dataclasses.asdict(self), **more}
         return json_text(card, indent=2)
@@ -161,20 +161,3 @@ def not_probabilities(rows: np.ndarray) -> str | None:
     if low < -1e-3 or high > 1 + 1e-3:
         return f"it answers from {low:.4g} to {high:.4g}"
     return f"its answers to an image add up to {known.sum(1)[off.argmax()]:.4g}" if off.max() > _OFF else None
-
-
-def border_sides(images: np.ndarray) -> np.ndarray:
-    """ "dark" or "light" of each of uint8 images `(n, height, width, channels)`: the side of mid-gray on which the mean
-    of its outermost pixels lies."""
-    lines = (images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1])
-    edges = np.concatenate([line.reshape(len(images), -1) for line in lines], 1)
-    return np.where(edges.mean(1) < 127.5, "dark", "light")
-
-
-def usual_border(batches: Iterable[np.ndarray]) -> str | None:
-    """The side on which at least 95 % of the borders of all images lie, which come in batches; or None."""
-    sides = np.concatenate([border_sides(images) for images in batches])
-    for side in ("dark", "light"):
-        if np.count_nonzero(sides == side) >= 0.95 * len(sides):
-            return side
-    return None

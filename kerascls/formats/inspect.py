@@ -7,12 +7,11 @@ from typing import Any
 
 from kerascls.errors import ModelError
 from kerascls.formats.card import Card
-from kerascls.formats.opening import runtime_of
+from kerascls.formats.registry import model_files, runtime_of, saved_model_folder
 from kerascls.formats.scan.containers import ARCHITECTURE, read
 from kerascls.formats.scan.graphs import check_graph, read_graph
 from kerascls.formats.scan.layers import check_config, image_shape, layer_classes
 from kerascls.formats.scan.programs import read_program
-from kerascls.inference.loading import model_files, saved_model_folder
 from kerascls.runs.run import Run, is_run
 from kerascls.system.status import doing
 

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from typing import Any
 import keras
 
 from kerascls.errors import ModelError, OutputError
+from kerascls.formats.card import CARD, Card
 from kerascls.formats.scan.containers import WEIGHTS, Contents
+from kerascls.formats.scan.isolated import written
 from kerascls.formats.scan.layers import keras_2, read_checked, written_by_keras_2
+from kerascls.formats.writing import need_room
+from kerascls.system.atomic_files import atomic
 from kerascls.system.process import replaced, same_draws
 
 _ROOM = 4  # times the weights in the file: wrappers build what they wrap, and then their copies of it
@@ -105,3 +110,36 @@ def not_loadable(path: Path, error: Exception) -> ModelError:
     return ModelError(
         f"{path} cannot be loaded: it is cut short, damaged, or not a model that Keras 3 reads ({reason[:160]})."
     )
+
+
+# Keras'
+
+
+def save_keras(model: Any, card: Card, path: Path) -> None:
+    """Writes a .keras file that carries its card, whole or not at all."""
+    with atomic(path) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(CARD, card.as_json())
+    written(path)
+
+
+def save_h5(model: Any, card: Card, path: Path) -> None:
+    """Writes a legacy .h5 file that carries its card in the attribute `kerascls`, whole or not at all."""
+    import h5py
+
+    with atomic(path) as temporary:
+        need_room(model, temporary)
+        model.save(temporary)
+        with h5py.File(temporary, "a") as archive:
+            archive.attrs["kerascls"] = card.as_json()
+
+
+def save_weights(model: Any, card: Card, path: Path) -> None:
+    """Writes a folder of architecture.json, model.weights.h5 and the card, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / "architecture.json").write_text(model.to_json(), encoding="utf-8")
+        need_room(model, temporary)
+        model.save_weights(temporary / "model.weights.h5")
+        (temporary / CARD).write_text(card.as_json(), encoding="utf-8")

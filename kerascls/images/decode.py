@@ -7,27 +7,13 @@ Training, evaluation, prediction and the exported graph call the same functions,
 The kind of file is told by its first bytes, never by its suffix.
 """
 
-import functools
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import tensorflow as tf
 
-from kerascls.errors import DataError, TooLarge
 from kerascls.images.files import (
     EXIF_HEAD,
-    LONGEST,
-    Upload,
     image_kind,
-    read_encoded,
 )
-from kerascls.images.kinds import TIFF_HEADS
-
-_STRIP = 1 << 22  # pixels that arithmetic in wider types holds at a time
-_HELD_BYTES = 4_000_000  # of encoded files that `read_batch` holds before it decodes them
+from kerascls.images.resize import in_strips
 
 
 def decode(
@@ -65,215 +51,6 @@ def known_kind(encoded: bytes) -> str | None:
     return "upright jpeg" if kind == "jpeg" and encoded.find(b"Exif\0\0", 0, EXIF_HEAD) < 0 else kind
 
 
-def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
-    """RGB uint8 `(..., 3)` as RGB, or as gray `(..., 1)`: (299 R + 587 G + 114 B + 500) // 1000."""
-    if channels == 3:
-        return image
-
-    def gray(pixels: tf.Tensor) -> tf.Tensor:
-        # In float32, which is twice as fast: sums are whole numbers below 2**24, and what their product with 0.001
-        # loses takes none of them across a whole number.
-        red, green, blue = tf.split(tf.cast(pixels, tf.float32), 3, -1)
-        return tf.cast((299 * red + 587 * green + 114 * blue + 500) * 0.001, tf.uint8)
-
-    return _in_strips(gray, image, 1)
-
-
-def _in_strips(change: Callable[[tf.Tensor], tf.Tensor], image: tf.Tensor, channels: int) -> tf.Tensor:
-    """`change`, of pixels `(n, C)` to `(n, channels)`, of uint8 `(..., C)`. It gets at most _STRIP pixels at a time,
-    so that what it holds meanwhile does not grow with the image."""
-    pixels = tf.reshape(image, (-1, image.shape[-1]))
-    count = -(-tf.shape(pixels)[0] // _STRIP)
-
-    def strips() -> tf.Tensor:
-        done = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=(None, channels))
-        for_each = lambda i, out: (i + 1, out.write(i, change(pixels[i * _STRIP : (i + 1) * _STRIP])))  # noqa: E731
-        return tf.while_loop(lambda i, _: i < count, for_each, (0, done), parallel_iterations=1)[1].concat()
-
-    changed = tf.cond(count <= 1, lambda: change(pixels), strips)
-    out = tf.reshape(changed, tf.concat([tf.shape(image)[:-1], [channels]], 0))
-    return tf.ensure_shape(out, [*image.shape[:-1], channels])
-
-
-def resize(images: tf.Tensor, height: int, width: int, rule: str = "stretch") -> tf.Tensor:
-    """uint8 `(..., h, w, C)` to `(..., height, width, C)`. The same size is the identity but under "center_crop".
-
-    Args:
-        rule: "stretch" brings both sides to their length, bilinear with antialias, rounded half to even.
-            "nearest" does so by picking pixels, pixel i from ((2 i + 1) h) // (2 height), as Pillow's NEAREST does.
-            "cover" keeps the aspect ratio: resized as by "stretch" until both sides are covered, then the centre is
-            cut out. "center_crop" does so to 8/7 of the size before it cuts: 224 is cut out of 256, as torchvision's
-            Resize(256) and CenterCrop(224) do, to the pixel: the longer side rounded down, the margin half to even.
-    """
-    shape = tf.shape(images)
-    h, w = shape[-3], shape[-2]
-
-    def bilinear(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        exact = tf.image.resize(images, size, method="bilinear", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(exact), 0.0, 255.0), tf.uint8)
-
-    def middle() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Of a line of pixels, which would become a very long image before it is cut, and its height and width."""
-        rows, columns = tf.minimum(h, LONGEST * w), tf.minimum(w, LONGEST * h)
-        top, left = (h - rows) // 2, (w - columns) // 2
-        return images[..., top : top + rows, left : left + columns, :], rows, columns
-
-    def nearest() -> tf.Tensor:
-        rows = (2 * tf.range(height) + 1) * h // (2 * height)
-        columns = (2 * tf.range(width) + 1) * w // (2 * width)
-        return tf.gather(tf.gather(images, rows, axis=-3), columns, axis=-2)
-
-    def cut(share: float) -> tf.Tensor:
-        high, wide = round(height * share), round(width * share)
-        part, h, w = middle()
-        by_height = tf.cast(high, tf.int64) * tf.cast(w, tf.int64) >= tf.cast(wide, tf.int64) * tf.cast(h, tf.int64)
-        size = tf.where(by_height, [high, w * high // h], [h * wide // w, wide])
-        margin = size - [height, width]
-        top, left = tf.unstack((margin + margin // 2 % 2) // 2)  # half of it, rounded half to even
-        return bilinear(part, size)[..., top : top + height, left : left + width, :]
-
-    resized = {
-        "stretch": lambda: bilinear(images, tf.constant([height, width])),
-        "nearest": nearest,
-        "cover": lambda: cut(1.0),
-        "center_crop": lambda: cut(8 / 7),
-    }[rule]
-    same = tf.logical_and(tf.equal(h, height), tf.equal(w, width))
-    out = resized() if rule == "center_crop" else tf.cond(same, lambda: images, resized)
-    return tf.ensure_shape(out, [*images.shape[:-3], height, width, images.shape[-1]])
-
-
-def to_pixels(
-    encoded: tf.Tensor,
-    image_shape: tuple[int, int, int],
-    background: tuple[int, int, int] = (255, 255, 255),
-    rule: str = "stretch",
-    kind: str | None = None,
-) -> tf.Tensor:
-    """The whole road: a scalar string to uint8 `image_shape`, (height, width, channels)."""
-    height, width, channels = image_shape
-    return resize(to_channels(decode(encoded, background, kind), channels), height, width, rule)
-
-
-def checksum(encoded: tf.Tensor) -> tf.Tensor:
-    """int64 of a file's bytes, in TensorFlow's own threads: a tenth of what SHA-256 in Python takes of a small file."""
-    return tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1)
-
-
-def encoded_file(path: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
-    """`read_encoded` as ops, for tf.data: a scalar string path to the bytes that `decode` takes.
-
-    `expected` is the file's `checksum` when the folder was read: a training on other images would be another training,
-    and one that goes on could not end as it would have.
-    """
-    raw = tf.io.read_file(path)
-    with tf.control_dependencies([tf.debugging.Assert(checksum(raw) == expected, [path, "was changed meanwhile"])]):
-        encoded = tf.identity(raw)
-    magic = tf.strings.substr(encoded, 0, 4)
-    is_tiff = tf.reduce_any(tf.equal(magic, TIFF_HEADS))
-    through_pillow = lambda: tf.numpy_function(  # noqa: E731
-        lambda name: read_encoded(os.fsdecode(name)), [path], tf.string, stateful=False
-    )
-    return tf.ensure_shape(tf.cond(is_tiff, through_pillow, lambda: encoded), ())
-
-
-def read_pixels(
-    path: str | Path,
-    image_shape: tuple[int, int, int],
-    background: tuple[int, int, int] = (255, 255, 255),
-    rule: str = "stretch",
-) -> np.ndarray:
-    """A file as uint8 `image_shape`. Raises DataError, naming the file, if it cannot be."""
-    return decoded_pixels(path, read_encoded(path), image_shape, background, rule)
-
-
-def decoded_pixels(
-    path: str | Path,
-    encoded: bytes,
-    image_shape: tuple[int, int, int],
-    background: tuple[int, int, int] = (255, 255, 255),
-    rule: str = "stretch",
-) -> np.ndarray:
-    """`read_pixels` of what `read_encoded` gave; `path` names it in errors."""
-    pixels = _decoded_batch([path], [encoded], tuple(image_shape), tuple(background), rule)[0]
-    if isinstance(pixels, DataError):
-        raise pixels
-    return pixels
-
-
-def read_batch(
-    paths: Sequence[str | Path | Upload],
-    image_shape: tuple[int, int, int],
-    background: tuple[int, int, int] = (255, 255, 255),
-    rule: str = "stretch",
-    read: Callable[[Any], bytes] = read_encoded,
-) -> list[np.ndarray | DataError]:
-    """`read_pixels` of several files in one thread: of each, in order, its pixels or what is wrong with it.
-
-    `read` gives a path's bytes, ready for `decode`, or raises DataError.
-
-    The same bits for less time: TensorFlow is called once for the files of a kind, and holds no lock of Python's
-    meanwhile, so that several threads may decode beside a model.
-    """
-    out: list[Any] = [None] * len(paths)
-    of_kind: dict[str | None, list[tuple[int, bytes]]] = {}
-    held = 0
-
-    def decode_held() -> None:
-        for places in of_kind.values():
-            names = [paths[i] for i, _ in places]
-            encoded = [one for _, one in places]
-            answers = _decoded_batch(names, encoded, tuple(image_shape), tuple(background), rule)
-            for (i, _), answer in zip(places, answers, strict=True):
-                out[i] = answer
-        of_kind.clear()
-
-    for i, path in enumerate(paths):
-        try:
-            encoded = read(path)
-        except DataError as error:
-            out[i] = error
-            continue
-        of_kind.setdefault(known_kind(encoded), []).append((i, encoded))
-        held += len(encoded)
-        if held > _HELD_BYTES:
-            decode_held()
-            held = 0
-    decode_held()
-    return out
-
-
-def _decoded_batch(
-    paths: Sequence[str | Path | Upload], encoded: list[bytes], image_shape: tuple, background: tuple, rule: str
-) -> list[np.ndarray | DataError]:
-    """Pixels of files of one `known_kind`. Where one does not decode, each is decoded alone: it costs no other."""
-    try:
-        return list(_road(image_shape, background, rule, known_kind(encoded[0]))(tf.constant(encoded)).numpy())
-    except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter where TensorFlow's quotes the file's bytes
-        if len(encoded) == 1 and isinstance(error, tf.errors.ResourceExhaustedError):  # which may pass
-            return [TooLarge(f"{paths[0]}: takes more memory to decode than is free.")]
-        if len(encoded) == 1:
-            kind = image_kind(encoded[0])
-            return [DataError(f"{paths[0]}: does not decode as {kind}: it is cut short or damaged.")]
-    each = zip(paths, encoded, strict=True)
-    return [_decoded_batch([path], [one], image_shape, background, rule)[0] for path, one in each]
-
-
-@functools.cache
-def _road(image_shape: tuple, background: tuple, rule: str, kind: str | None):
-    """`to_pixels` of a batch `(n,)`, traced once for each shape and kind. One image at a time is held decoded."""
-    return tf.function(
-        lambda batch: tf.map_fn(
-            lambda encoded: to_pixels(encoded, image_shape, background, rule, kind),
-            batch,
-            parallel_iterations=1,
-            fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
-        ),
-        input_signature=[tf.TensorSpec((None,), tf.string)],
-        autograph=False,
-    )
-
-
 def _decode_other(encoded: tf.Tensor, background: tuple[int, int, int], kind: str | None = None) -> tf.Tensor:
     head = tf.strings.substr(encoded, 0, 16) + b"\0" * 16  # a file may be shorter than the places looked at
 
@@ -288,7 +65,7 @@ def _decode_other(encoded: tf.Tensor, background: tuple[int, int, int], kind: st
             alpha = wide[..., 3:]
             return tf.cast((alpha * wide[..., :3] + (255 - alpha) * background + 127) // 255, tf.uint8)
 
-        return _in_strips(mixed, rgba, 3)
+        return in_strips(mixed, rgba, 3)
 
     def png() -> tf.Tensor:
         rgba = tf.io.decode_png(encoded, channels=4)

@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from kerascls import devices
 from kerascls.errors import OutputError
-from kerascls.inference.loading import Prediction, model_files
+from kerascls.formats.registry import model_files
+from kerascls.inference.classifier import Prediction
+from kerascls.system import machine
 from kerascls.system.atomic_files import atomic, csv_line
 
 BATCH_SIZE = 32  # rows that are kept together: an answer's last bits depend on its batch
@@ -158,7 +159,7 @@ class Table:
 def table_key(model: str | Path, top_k: int, invert: bool, *stated: str) -> str:
     """Twelve digits that stand for all that a table's numbers depend on besides the files: model, options, versions."""
     digest = hashlib.sha256(
-        json.dumps([top_k, invert, BATCH_SIZE, devices.versions(), *stated], sort_keys=True).encode()
+        json.dumps([top_k, invert, BATCH_SIZE, machine.versions(), *stated], sort_keys=True).encode()
     )
     for file in model_files(model):
         with open(file, "rb") as opened:

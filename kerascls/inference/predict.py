@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.data.loading import load_dataset, skipped_lines
+from kerascls.data.dataset import skipped_lines
+from kerascls.data.loading import load_dataset
 from kerascls.data.splits import with_all_splits
 from kerascls.errors import DataError, KerasclsError, printable
+from kerascls.images.borders import border_warning
+from kerascls.inference.classifier import Classifier, Prediction
 from kerascls.inference.csv_table import BATCH_SIZE, Table, columns, row_of, table_key
 from kerascls.inference.inputs import named_images
-from kerascls.inference.loading import Classifier, Prediction, load
+from kerascls.inference.loading import load
 from kerascls.system.atomic_files import write_csv
 from kerascls.system.json_files import json_text
 from kerascls.system.status import doing
@@ -97,14 +100,6 @@ def predict(
         tell(f"drawn: {plot_file}" + (f" (the first {len(shown)})" if len(shown) < seen else ""))
     if failed:
         raise KerasclsError(f"{failed} of {seen} images could not be read.")
-
-
-def border_warning(count: int, side: str, invert: bool, of_these: str = "") -> str:
-    """What to say of `count` images whose border is not on `side` of mid-gray, as the training data's is."""
-    have = f"image{'s have' if count > 1 else ' has'}"
-    other = "light" if side == "dark" else "dark"
-    advice = "Leave out --invert." if invert else "Try --invert."
-    return f"Warning: {count} {have} a {other} border{of_these}; the training images had {side} ones. {advice}"
 
 
 def _predict_files(

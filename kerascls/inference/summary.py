@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from kerascls import devices
 from kerascls.data.loading import describe_dataset
 from kerascls.errors import ModelError
 from kerascls.inference.loading import load
 from kerascls.recipes.catalog import build_options, is_recipe, model_path
-from kerascls.recipes.schema import load_config
+from kerascls.recipes.load import load_config
+from kerascls.system import tensorflow
 
 CLASSES = 2  # of a recipe that leaves data and classes to the user
 
@@ -48,7 +48,7 @@ def model_of(what: str) -> Any:
 
 def summary(what: str) -> dict[str, Any]:
     """Counts of a recipe's, run's or model file's parameters, and its layers; needs no network, data or weights."""
-    devices.start()
+    tensorflow.start()
     model = model_of(what)
 
     def count(variables: list[Any]) -> int:

@@ -14,7 +14,6 @@ import numpy as np
 from keras.src.backend.config import keras_home
 from keras.src.utils import file_utils
 
-from kerascls.data.tfds import network_reachable
 from kerascls.errors import KerasclsError, ModelError, WeightsMissing
 from kerascls.formats.endings import ending, without_head
 from kerascls.formats.keras import read_model
@@ -23,6 +22,7 @@ from kerascls.formats.scan.layers import read_checked
 from kerascls.models._layers import DEFAULT, initializers
 from kerascls.recipes.catalog import backbones, model_file
 from kerascls.system.atomic_files import alone, atomic
+from kerascls.system.network import network_reachable
 from kerascls.system.process import replaced
 
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)

@@ -211,21 +211,32 @@ def _build_function(path: Path) -> ast.FunctionDef:
 
 
 @functools.cache
-def _policies() -> tuple[dict[str, ast.FunctionDef], dict[str, ast.expr]]:
-    """The augmentations: the public functions of augment.py that have options."""
-    functions, assigned = _functions(PACKAGE / "augmentation" / "geometry.py")
-    public = {name: node for name, node in functions.items() if node.args.kwonlyargs and not name.startswith("_")}
-    return public, assigned
+def _policies() -> tuple[dict[str, tuple[ast.FunctionDef, Path]], dict[str, ast.expr]]:
+    """The augmentations with their files, and what these assign: the public functions of images, labels and seed."""
+    policies: dict[str, tuple[ast.FunctionDef, Path]] = {}
+    assigned: dict[str, ast.expr] = {}
+    for path in sorted((PACKAGE / "augmentation").glob("[a-z]*.py")):
+        functions, names = _functions(path)
+        assigned |= names
+        for name, node in functions.items():
+            if [argument.arg for argument in node.args.args] == ["images", "labels", "seed"] and name[0] != "_":
+                policies[name] = node, path
+    return policies, assigned
+
+
+def policy_files() -> dict[str, Path]:
+    """The augmentations: name to source file."""
+    return {name: path for name, (_, path) in _policies()[0].items()}
 
 
 def policy_options() -> dict[str, dict[str, Any]]:
     """The augmentations and their options, with defaults."""
-    return {name: _options(function) for name, function in _policies()[0].items()}
+    return {name: _options(function) for name, (function, _) in _policies()[0].items()}
 
 
 def policy_docs() -> dict[str, str]:
     """The augmentations and what each says of itself and of its options."""
-    return {name: ast.get_docstring(function) for name, function in _policies()[0].items()}
+    return {name: ast.get_docstring(function) for name, (function, _) in _policies()[0].items()}
 
 
 def policy_sentences() -> dict[str, str]:
@@ -241,7 +252,7 @@ def policy_limits() -> dict[str, dict[str, list[str] | tuple[float, float | str]
     """
     functions, assigned = _policies()
     limits: dict[str, dict[str, Any]] = {name: {} for name in functions}
-    for name, function in functions.items():
+    for name, (function, _) in functions.items():
         for argument in function.args.kwonlyargs:
             kind = argument.annotation
             kind = assigned.get(kind.id, kind) if isinstance(kind, ast.Name) else kind

@@ -9,7 +9,8 @@ import tomli_w
 
 from kerascls.errors import ConfigError, OutputError
 from kerascls.recipes.catalog import build_options, model_files, recipe_path
-from kerascls.recipes.schema import SECTIONS, load_config, read_toml
+from kerascls.recipes.load import load_config, read_toml
+from kerascls.recipes.schema import SECTIONS
 from kerascls.system.atomic_files import write_text
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from kerascls import devices
 from kerascls.errors import Busy, DataError
+from kerascls.system import machine
 
 
 @dataclasses.dataclass
@@ -52,7 +52,7 @@ class Batcher:
     ):
         self.max_batch, self.max_delay, self.max_queue, self.timeout = max_batch, max_delay, max_queue, timeout
         self._read, self._forward, self._observe = read, forward, observe
-        self._threads = devices.cores()
+        self._threads = machine.cores()
         self._encoded: collections.deque[_Ticket] = collections.deque()
         self._decoded: collections.deque[_Ticket] = collections.deque()
         self._decoding = 0  # images that decoders have

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kerascls.errors import DataError
-from kerascls.formats.writing import TOP
+from kerascls.formats.saved_model import TOP
 from kerascls.images.kinds import refusal
 
 PATH = re.compile(

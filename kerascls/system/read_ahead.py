@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from kerascls import devices
+from kerascls.system import machine
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -21,7 +21,7 @@ def ahead(
     Each core takes a share of a batch. `work` gets that share, in a thread, and returns a result for each of its items;
     what it raises is raised here, and what waits then is not begun.
     """
-    cores = devices.cores()
+    cores = machine.cores()
     share = max(_LEAST_SHARE, -(-batch_size // cores))  # of a batch, to a core
     most = max(2, -(-2 * cores * share // batch_size))  # batches that wait, done, under way or yet to be
     rest = iter(items)

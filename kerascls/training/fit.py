@@ -16,27 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.data.loading import Dataset, Split
+from kerascls.data.dataset import Dataset, Split
 from kerascls.devices import Placement
 from kerascls.errors import ConfigError, DataError, RunError, TrainingFailed, WeightsMissing
 from kerascls.recipes.checks import size_problems
+from kerascls.recipes.notices import random_backbone_notice
 from kerascls.recipes.schema import Config, Train
 from kerascls.runs import checkpoint
 from kerascls.runs.checkpoint import Place, State
-from kerascls.runs.run import random_backbone_notice
 from kerascls.system.atomic_files import write_json
 from kerascls.system.json_files import only
 from kerascls.system.process import begin_anew
 from kerascls.system.status import doing
 from kerascls.training.optimizers import learning_rate, make_optimizer
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """What a phase trains on: `pipeline.TrainingBatches`, and a tf.data.Dataset of the validation split or None."""
-
-    batches: Any
-    validation: Any
+from kerascls.training.phase_data import TrainingData
 
 
 class Fit:
@@ -67,8 +60,10 @@ class Fit:
         """
         import keras
 
-        from kerascls.features.extractor import choose_engine, split_model
-        from kerascls.models import build_model, first_tuned
+        from kerascls.features.backbone import split_model
+        from kerascls.features.engines import choose_engine
+        from kerascls.models import build_model
+        from kerascls.training.finetuning import first_tuned
 
         self.total_from = time.perf_counter()  # less what it took until it was interrupted
         self.config, self.placement, self.quiet, self.log_steps = config, placement, quiet, log_steps
@@ -119,7 +114,7 @@ class Fit:
 
     def train_part(self, part: Any) -> None:
         """Makes `part`, the reference or its head, what is trained: itself, or a copy that computes otherwise."""
-        from kerascls.models import copy_for_training, sum_moments_evenly
+        from kerascls.training.replicas import copy_for_training, sum_moments_evenly
 
         place = self.placement
         self.part = self.classifier = part
@@ -133,8 +128,9 @@ class Fit:
         """The epochs of [train], then those of [finetune]. Returns "complete", or "interrupted" after Ctrl-C."""
         import tensorflow as tf
 
-        from kerascls.models import unfreeze_backbone
-        from kerascls.training.callbacks.checkpoints import Interruptible, Progress, WriteHistory
+        from kerascls.training.callbacks.interrupt import Interruptible
+        from kerascls.training.callbacks.reporting import Progress, WriteHistory
+        from kerascls.training.finetuning import unfreeze_backbone
 
         train, finetune = self.config.train, self.config.finetune
         self.fit_from = time.perf_counter() - (self.manifest["seconds"]["fit"] or 0.0)
@@ -215,7 +211,8 @@ class Fit:
 
     def features(self) -> TrainingData:
         """Features of the frozen backbone, to train the head on."""
-        from kerascls.features.extractor import Extractor, choose_precision
+        from kerascls.features.engines import choose_precision
+        from kerascls.features.extractor import Extractor
 
         config = self.config
         self.extractor = Extractor(
@@ -389,19 +386,11 @@ class Fit:
 
     def callbacks(self, steps: int) -> list[Any]:
         """In the order in which they must run at an epoch's end: what is kept is decided before it is told."""
-        from kerascls.training.callbacks.checkpoints import (
-            MOMENT_BATCHES,
-            READ_SECONDS,
-            Average,
-            EarlyStopping,
-            EpochState,
-            KeepEpoch,
-            Progress,
-            SaveEpochs,
-            SaveState,
-            StopOnNaN,
-            WriteHistory,
-        )
+        from kerascls.training.callbacks.averaging import MOMENT_BATCHES, Average
+        from kerascls.training.callbacks.checkpoints import EpochState, SaveState
+        from kerascls.training.callbacks.reporting import READ_SECONDS, Progress, WriteHistory
+        from kerascls.training.callbacks.saving import KeepEpoch, SaveEpochs
+        from kerascls.training.callbacks.stopping import EarlyStopping, StopOnNaN
 
         train, folder, manifest = self.config.train, self.folder, self.manifest
         self.history = WriteHistory(manifest, folder and folder / "history.csv")

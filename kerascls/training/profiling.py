@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerascls.models import copy_for_training
+from kerascls.training.replicas import copy_for_training
 from kerascls.training.step import TrainingModel
 
 ROUNDS, SECONDS = 3, 10  # at least so many rounds, and until so many seconds are over

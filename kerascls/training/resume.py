@@ -15,13 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kerascls.data.loading import Dataset, load_config_data
-from kerascls.devices import Placement, placement_for, prepare, versions
+from kerascls.data.dataset import Dataset
+from kerascls.data.loading import load_config_data
+from kerascls.devices import Placement, placement_for, prepare
 from kerascls.errors import DataError, KerasclsError, RunError
-from kerascls.features.extractor import computed_by
-from kerascls.recipes.schema import Config, load_config
+from kerascls.features.engines import computed_by
+from kerascls.recipes.load import load_config
+from kerascls.recipes.schema import Config
 from kerascls.runs import checkpoint
 from kerascls.runs.run import Run, going_on, is_run
+from kerascls.system.machine import versions
 
 _PATH = tuple(sys.path)  # before code of the user's own, which may add to it, has run
 MACHINE = ("name", "cores", "threads")  # of manifest.json's device: what a run may go on with others of

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerascls.augmentation.geometry import apply_policy
+from kerascls.augmentation.policy import apply_policy
 from kerascls.inference.metrics import EPSILON
 
 

@@ -5,8 +5,6 @@ import dataclasses
 import itertools
 import json
 import os
-import re
-import shlex
 import statistics
 import sys
 import time
@@ -16,16 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.data.loading import Dataset, Split, load_recipe_data
+from kerascls.data.dataset import Dataset, Split
+from kerascls.data.loading import load_recipe_data
 from kerascls.data.splits import folds_of, with_all_splits
 from kerascls.devices import Placement, placement_for, prepare
 from kerascls.errors import ConfigError, OutputError, TrainingFailed
 from kerascls.inference import metrics
-from kerascls.recipes.schema import Config, load_config, parse_sets
+from kerascls.recipes.load import load_config
+from kerascls.recipes.schema import Config
 from kerascls.system.atomic_files import cannot_write, csv_line, write_csv
 from kerascls.system.process import deterministic_ops, put_back
 from kerascls.system.status import doing
-from kerascls.training.fit import Fit, TrainingData
+from kerascls.training.fit import Fit
+from kerascls.training.grid import as_sets, varied
+from kerascls.training.phase_data import TrainingData
 
 MOST_TRIALS = 10_000
 
@@ -324,29 +326,6 @@ def _tables(shared: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
     return tables
 
 
-# As the command line has it
-
-
-def parse_grid(sets: Sequence[str]) -> dict[str, list[Any]]:
-    """`["train.learning_rate=1e-3,3e-3"]` as a grid. What is one TOML value as it stands, as `[1, 2]`, is one value.
-
-    >>> parse_grid(["train.batch_size=16,32", "train.optimizer=adam"])
-    {'train.batch_size': [16, 32], 'train.optimizer': ['adam']}
-    """
-    grid: dict[str, list[Any]] = {}
-    for item in sets:
-        name, _, text = item.partition("=")
-        [(section, table)] = parse_sets([item]).items()
-        [(key, value)] = table.items()
-        if isinstance(value, str) and value == text and "," in text:
-            parts = re.split(r",(?![^\[{]*[\]}])", text)  # commas outside of brackets
-            values = [parse_sets([f"{name}={part.strip()}"])[section][key] for part in parts]
-        else:
-            values = [value]
-        grid[f"{section}.{key}"] = values
-    return grid
-
-
 def table(result: SweepResult) -> str:
     """A line a combination, best first; what all have alike stands above them."""
     rows = result.summary()
@@ -364,22 +343,3 @@ def table(result: SweepResult) -> str:
             columns = "".join(f"{'-' if score is None else format(score, '.4f'):>9}" for score in scores)
             lines.append(f"{columns}{row['seconds']:>9.1f}  {told}".rstrip())
     return "\n".join(lines)
-
-
-def varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values differ between combinations.
-
-    >>> varied([{"train.epochs": 2, "train.seed": 0}, {"train.epochs": 4, "train.seed": 0}])
-    ['train.epochs']
-    """
-    return [key for key in combinations[0] if any(each[key] != combinations[0][key] for each in combinations)]
-
-
-def as_sets(settings: Mapping[str, Any]) -> str:
-    """Settings as options of a command line.
-
-    >>> as_sets({"train.learning_rate": 0.001, "model.name": "a b"})
-    "--set train.learning_rate=0.001 --set 'model.name=a b'"
-    """
-    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
-    return " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in text.items())

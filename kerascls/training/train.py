@@ -14,22 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.data.contents import Seen
-from kerascls.data.loading import Dataset, Split, in_batches, load_recipe_data, skipped_lines, spread
+from kerascls.data.dataset import Dataset, Split, in_batches, skipped_lines, spread
+from kerascls.data.loading import load_recipe_data
 from kerascls.data.remarks import remarks
 from kerascls.data.splits import with_all_splits
-from kerascls.devices import Placement, placement_for, prepare, versions
+from kerascls.devices import Placement, placement_for, prepare
 from kerascls.errors import ConfigError, OutputError, RunError, TrainingFailed, printable
-from kerascls.features.extractor import choose_precision, computed_by
-from kerascls.formats.card import Card, usual_border
-from kerascls.formats.writing import save_keras
+from kerascls.features.engines import choose_precision, computed_by
+from kerascls.formats.card import Card
+from kerascls.formats.keras import save_keras
+from kerascls.images.borders import usual_border
 from kerascls.inference import metrics
+from kerascls.inference.classifier import Classifier
 from kerascls.inference.evaluate import answers_to, draw
-from kerascls.inference.loading import Classifier, load
+from kerascls.inference.loading import load
 from kerascls.recipes.catalog import is_ours, model_file
-from kerascls.recipes.schema import Config, load_config, override_tables
+from kerascls.recipes.load import load_config, override_tables
+from kerascls.recipes.schema import Config
 from kerascls.runs.run import CHECKPOINT, Run, now
+from kerascls.runs.seen import Seen
 from kerascls.system.atomic_files import atomic, write_csv, write_json, write_text
+from kerascls.system.machine import versions
 from kerascls.system.process import deterministic_ops, put_back
 from kerascls.system.status import shown
 from kerascls.training.fit import Fit
