@@ -118,7 +118,7 @@ def _fit(dataset: Any, steps: int, batches: Any = None) -> Epoch:
 
     from kerascls.models import build_model
     from kerascls.recipes.load import load_config
-    from kerascls.training.callbacks.checkpoints import EpochState
+    from kerascls.training.callbacks.epoch_state import EpochState
     from kerascls.training.fit import steps_per_execution
     from kerascls.training.optimizers import make_optimizer
     from kerascls.training.step import TrainingModel

@@ -62,7 +62,7 @@ def _count(settings: Settings) -> int:
 
 def draw(folder: str, count: str) -> None:
     from kerascls.data.loading import load_dataset
-    from kerascls.images.decode import encode_png
+    from kerascls.images.files import encode_png
     from kerascls.system.atomic_files import atomic
 
     splits = load_dataset("digits").splits

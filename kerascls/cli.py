@@ -751,7 +751,7 @@ def serve(
 
     SIGTERM and Ctrl-C stop it when what it took is answered. It needs pip install 'kerascls[serve]'.
     """
-    from kerascls.serving.server import Limits
+    from kerascls.serving.limits import Limits
     from kerascls.serving.server import serve as serve_model
 
     limits = Limits(max_batch, max_delay_ms / 1000, max_queue, int(max_body_mb * 1e6), max_pixels, timeout)

@@ -84,7 +84,7 @@ def digits_run(tmp_path_factory):
 def digit_pngs(tmp_path_factory):
     """Folder of twelve test digits as PNG files, and their labels."""
     from kerascls.data.loading import load_dataset
-    from kerascls.images.decode import encode_png
+    from kerascls.images.files import encode_png
 
     folder = tmp_path_factory.mktemp("pngs")
     test = load_dataset("digits").splits["test"]

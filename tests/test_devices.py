@@ -557,7 +557,7 @@ def test_cores_are_those_of_the_affinity_and_of_the_containers_share(tmp_path, m
     docker = {f"{top}/cpu/d/cpu.cfs_quota_us": "300000\n", f"{top}/cpu/d/cpu.cfs_period_us": "100000\n"}
     assert share("4:memory:/d\n3:cpu,cpuacct:/d\n", **docker) == 3
     assert share("3:cpu,cpuacct:/d\n", **{f"{top}/cpu/d/cpu.cfs_quota_us": "-1\n"}) == math.inf
-    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     for share, cores in ((math.inf, 64), (1.5, 2), (0.2, 1), (100.0, 64)):
         monkeypatch.setattr(machine, "_share", lambda share=share: share)
         assert machine.cores() == cores

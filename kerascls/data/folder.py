@@ -18,7 +18,8 @@ from kerascls.data.folder_index import digests, readable, store_pixels
 from kerascls.data.folder_listing import MOST_NAMED, list_folder
 from kerascls.data.folder_opening import BATCH, decoded_before, examine
 from kerascls.errors import DataError, printable
-from kerascls.images.files import checked_bytes, image_kind, read_bytes
+from kerascls.images.files import checked_bytes, read_bytes
+from kerascls.images.kinds import image_kind
 from kerascls.system.json_files import json_text
 from kerascls.system.memory import Rows, fits
 from kerascls.system.names import folder_name, natural_key, nfc

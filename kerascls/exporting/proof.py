@@ -46,7 +46,7 @@ class Questions:
     @classmethod
     def of_files(cls, files: Sequence[Path], names: Sequence[str | None], card: Card) -> tuple["Questions", list[str]]:
         """Of image files with their classes' names, None where not known; and a line for each that cannot be read."""
-        from kerascls.images.files import image_kind
+        from kerascls.images.kinds import image_kind
         from kerascls.images.read import read_batch
 
         places = positions(card.class_names, [name or "" for name in names])

@@ -9,10 +9,8 @@ The kind of file is told by its first bytes, never by its suffix.
 
 import tensorflow as tf
 
-from kerascls.images.files import (
-    EXIF_HEAD,
-    image_kind,
-)
+from kerascls.images.files import EXIF_HEAD
+from kerascls.images.kinds import image_kind
 from kerascls.images.resize import in_strips
 
 

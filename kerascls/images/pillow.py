@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from kerascls.errors import DataError
-from kerascls.images.files import EXIF_HEAD, LONGEST, Upload, image_kind, read_encoded
+from kerascls.images.files import EXIF_HEAD, LONGEST, Upload, read_encoded
+from kerascls.images.kinds import image_kind
 
 
 def read_batch(

@@ -11,12 +11,8 @@ import tensorflow as tf
 
 from kerascls.errors import DataError, TooLarge
 from kerascls.images.decode import decode, known_kind
-from kerascls.images.files import (
-    Upload,
-    image_kind,
-    read_encoded,
-)
-from kerascls.images.kinds import TIFF_HEADS
+from kerascls.images.files import Upload, read_encoded
+from kerascls.images.kinds import TIFF_HEADS, image_kind
 from kerascls.images.resize import resize, to_channels
 
 _HELD_BYTES = 4_000_000  # of encoded files that `read_batch` holds before it decodes them

@@ -387,7 +387,8 @@ class Fit:
     def callbacks(self, steps: int) -> list[Any]:
         """In the order in which they must run at an epoch's end: what is kept is decided before it is told."""
         from kerascls.training.callbacks.averaging import MOMENT_BATCHES, Average
-        from kerascls.training.callbacks.checkpoints import EpochState, SaveState
+        from kerascls.training.callbacks.checkpoints import SaveState
+        from kerascls.training.callbacks.epoch_state import EpochState
         from kerascls.training.callbacks.reporting import READ_SECONDS, Progress, WriteHistory
         from kerascls.training.callbacks.saving import KeepEpoch, SaveEpochs
         from kerascls.training.callbacks.stopping import EarlyStopping, StopOnNaN

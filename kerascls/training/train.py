@@ -482,7 +482,7 @@ def write_samples(folder: Path, split: Split, classifier: Classifier, most: int)
 
     samples.json has `files`, `labels` (names), `probabilities` (n, num_classes) and the `batch_size` of those.
     """
-    from kerascls.images.decode import encode_png
+    from kerascls.images.files import encode_png
 
     chosen = spread(len(split), most)
     files = [f"{i:03d}.png" for i in range(len(chosen))]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kerascls.runs import checkpoint
-from kerascls.training.callbacks.checkpoints import generator_states
+from kerascls.training.callbacks.epoch_state import generator_states
 
 MOMENT_BATCHES = 100  # that batch normalisation's moments under averaged weights are taken of
 

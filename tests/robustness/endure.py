@@ -1,6 +1,6 @@
 """Trainings that are killed or run out of disk at random instants, resumed, and held against one that was left alone.
 
-    python -m tests.endure --kills 50 --full 10 --seed 0
+    python -m tests.robustness.endure --kills 50 --full 10 --seed 0
 
 Each of SCENARIOS is trained once in peace. Then it is trained again and again with its process killed (SIGKILL) after a
 random time or at a random write of its own, inside checkpoints too, or with a disk that is full from a random write on,
@@ -26,7 +26,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 ENOUGH_WRITES = 60  # more than a short training makes
 
 MNIST_CNN = """
@@ -130,7 +130,7 @@ def child() -> None:
 
 
 def command(kind: str, at: int) -> list[str]:
-    return [sys.executable, "-c", "from tests.endure import child; child()", kind, str(at)]
+    return [sys.executable, "-c", "from tests.robustness.endure import child; child()", kind, str(at)]
 
 
 def run(words: list[str], folder: Path, kind: str = "none", at: int = 0, after: float | None = None):

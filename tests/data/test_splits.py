@@ -226,7 +226,7 @@ def test_splitting_a_folder_leaves_tensorflow_alone(tmp_path):
 
 
 def test_what_was_split_is_read_as_split(tmp_path):
-    from kerascls.data.folder import list_folder
+    from kerascls.data.folder_listing import list_folder
 
     photos(tmp_path / "photos", a=10, b=10)
     split_folder("photos", "data")

@@ -1,4 +1,4 @@
-"""Memory of a process that trains and predicts for long; `python -m tests.soak` has arguments."""
+"""Memory of a process that trains and predicts for long; `python -m tests.robustness.soak` has arguments."""
 
 import subprocess
 import sys
@@ -19,6 +19,10 @@ def test_memory_is_flat_once_it_is_warm(what):
     counts = {"trainings": "0", "predictions": "0", what: {"trainings": "100", "predictions": "2000"}[what]}
     arguments = [word for name, count in counts.items() for word in (f"--{name}", count)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.soak", *arguments], capture_output=True, text=True, cwd=REPOSITORY, check=False
+        [sys.executable, "-m", "tests.robustness.soak", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"

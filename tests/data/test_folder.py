@@ -10,7 +10,8 @@ from PIL import Image
 
 from kerascls.data import loading
 from kerascls.data.batches import TrainingBatches, on_canvas, scoring_batches
-from kerascls.data.folder import FileImages, list_folder
+from kerascls.data.folder import FileImages
+from kerascls.data.folder_listing import list_folder
 from kerascls.data.splits import with_all_splits
 from kerascls.errors import DataError
 from kerascls.images.read import read_pixels

@@ -9,7 +9,7 @@ from kerascls.data.batches import TrainingBatches, balanced_class_weight
 from kerascls.data.dataset import Split
 from kerascls.inference.metrics import cross_entropy
 from kerascls.models import build_model
-from kerascls.training.callbacks.checkpoints import EpochState
+from kerascls.training.callbacks.epoch_state import EpochState
 from kerascls.training.step import TrainingModel
 
 SPLIT = Split.of(np.random.default_rng(0).integers(0, 256, (50, 28, 28, 1), np.uint8), np.arange(50) ** 2 % 10)

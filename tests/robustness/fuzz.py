@@ -1,11 +1,11 @@
 """Bad input without end: cases of `strategies`, each in a process that may crash, hang or swell without harm.
 
-    python -m tests.fuzz --minutes 10 --seed 0
+    python -m tests.robustness.fuzz --minutes 10 --seed 0
 
 Every case ends within SECONDS with exit code 0, 1, 2 or 3 and, but for 0, one `Error` line; no traceback; nothing of
 what lay there changed, nothing half-written beside it; the marker of no payload; memory that grew by MEMORY at most,
 and by AT_REST once it is over. A server answers every request, never by 500, and holds nothing of it afterwards. What
-fails is kept in tests/regressions/, the smallest input of each fault, and replayed by `test_fuzz`, which runs a short
+fails is kept in regressions/, the smallest input of each fault, and replayed by `test_fuzz`, which runs a short
 form.
 """
 
@@ -41,10 +41,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.strategies import FIFO, FOLDER, KINDS, PWNED, Case, Templates
+from tests.robustness.strategies import FIFO, FOLDER, KINDS, PWNED, Case, Templates
 
 REGRESSIONS = Path(__file__).parent / "regressions"
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 SECONDS = 10.0
 MEMORY = 1_500_000_000  # bytes, while a case runs: a picture of the most pixels that are read takes most of it
 AT_REST = 300_000_000  # bytes that a case may leave in memory: TensorFlow's graphs, and a heap that does not shrink
@@ -440,7 +440,7 @@ def make_templates(folder: Path) -> None:
     from kerascls.recipes.schema import SECTIONS
     from kerascls.runs import checkpoint
 
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from conftest import odd_files, small_npz
 
     def kerascls(*arguments: str, code: int = 0) -> None:
@@ -526,7 +526,7 @@ def worker(number: int, folder: str) -> None:
 
 # The parent
 
-_WORKER = "import sys; from tests.fuzz import worker; worker(int(sys.argv[1]), sys.argv[2])"
+_WORKER = "import sys; from tests.robustness.fuzz import worker; worker(int(sys.argv[1]), sys.argv[2])"
 
 
 class Workers:

@@ -1,9 +1,9 @@
-"""A short form of `python -m tests.fuzz`, and every input that once failed in it."""
+"""A short form of `python -m tests.robustness.fuzz`, and every input that once failed in it."""
 
 import pytest
 
 from tests import fuzz
-from tests.strategies import KINDS, Case
+from tests.robustness.strategies import KINDS, Case
 
 # Faults that are known and not yet mended: a regression's name, and the reason. They are not run: some would hang.
 COUNTS = {

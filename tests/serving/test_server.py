@@ -600,7 +600,7 @@ def app():
 
     from kerascls.serving.app import make_app
     from kerascls.serving.cross_origin import CrossOrigin
-    from kerascls.serving.server import Limits
+    from kerascls.serving.limits import Limits
 
     gate = make_app(kerascls.load(RELEASED), "model", "1", Limits(max_body=200_000))
 

@@ -134,7 +134,7 @@ def test_ctrl_c_saves_within_an_epoch_and_the_run_goes_on(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         told = []
         patch.setattr(
-            "kerascls.training.callbacks.checkpoints.doing",
+            "kerascls.training.callbacks.reporting.doing",
             lambda *what, **more: told.append((*what, more)) or doing(*what),
         )
         resumed = kerascls.train(resume="parts")

@@ -380,7 +380,7 @@ def test_images_in_files_are_decoded_ahead_by_a_bounded_number_of_batches(folder
     read = []
     encoded = FileImages.encoded
     monkeypatch.setattr(FileImages, "encoded", lambda self, i: read.append(i) or encoded(self, i))
-    monkeypatch.setattr(read_ahead.devices, "cores", lambda: 1)
+    monkeypatch.setattr(read_ahead.machine, "cores", lambda: 1)
     batches = in_batches(files, 8, start=5)
     found = [next(batches)]
     assert len(read) <= 4 * 8  # one given, two that wait, and one more under way

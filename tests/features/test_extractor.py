@@ -15,7 +15,6 @@ from kerascls.augmentation.policy import apply_policy
 from kerascls.data.dataset import Split
 from kerascls.errors import ConfigError, ModelError, RunError
 from kerascls.features import engines
-from kerascls.features import extractor as features
 from kerascls.features.backbone import folded, split_model
 from kerascls.features.extractor import CHUNK, Extractor
 from kerascls.models import build_model
@@ -200,7 +199,7 @@ def test_the_engine_is_openvino_where_it_is_installed_and_tensorflow_elsewhere(t
     assert [manifest(name)["features"]["engine"] for name in ("auto", "plain")] == ["openvino", "tensorflow"]
     assert manifest("plain")["features"]["computed"] > 0  # rows of the other engine are not taken
     assert engines.choose_engine("auto", "gpu") == "tensorflow"
-    monkeypatch.setattr(features.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     assert engines.choose_engine("auto", "cpu") == "tensorflow"
     with pytest.raises(ConfigError, match=r"pip install 'kerascls\[openvino\]'"):
         kerascls.train(tiny, out="none", overrides={"features": {"views": 1, "engine": "openvino"}})
@@ -219,11 +218,11 @@ def test_a_run_goes_on_by_what_computed_its_features_alone(tiny, monkeypatch):
     assert (by["engine"], by["precision"]) == ("openvino", "float32") and by["openvino"][:2] == "20"
     other = monkeypatch.context
     with other() as patch:
-        patch.setattr(features.importlib.util, "find_spec", lambda name: None)
+        patch.setattr(engines.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(RunError, match="device.features.engine was openvino, and is tensorflow"):
             kerascls.train(resume="run")
     with other() as patch:
-        patch.setattr(features.importlib.metadata, "version", lambda name: "2020.1")
+        patch.setattr(engines.importlib.metadata, "version", lambda name: "2020.1")
         patch.setattr(resume, "versions", lambda: manifest("run")["versions"])
         with pytest.raises(RunError, match=rf"device.features.openvino was {by['openvino']}, and is 2020.1"):
             kerascls.train(resume="run")

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import test_apart
+import test_isolated
 from conftest import REPOSITORY, one_line_error, processor_seconds, tiny_backbone
 
 from benchmarks import serving
@@ -530,7 +530,7 @@ def test_a_tflite_that_would_crash_its_interpreter_is_refused(tmp_path):
         bad.write_bytes(damaged)
         assert reason in refused(bad)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(litert, "_tried", test_apart.crashes)
+        patch.setattr(litert, "_tried", test_isolated.crashes)
         assert "it ended its reader with SIGABRT" in refused(good)
     assert load(good).class_names == ("a", "b", "c")
 

@@ -16,7 +16,7 @@ from kerascls import cli
 from kerascls.data.loading import load_dataset
 from kerascls.errors import OutputError, ProofError
 from kerascls.formats.litert import LiteModel, save_litert
-from kerascls.images.decode import encode_png
+from kerascls.images.files import encode_png
 
 export_module = importlib.import_module("kerascls.exporting.export")
 
@@ -203,7 +203,7 @@ def test_a_damaged_export_is_caught_and_nothing_is_left(digits_run, tmp_path, na
 def test_a_saved_model_cuts_files_of_its_own_size_and_takes_such_pixels_as_they_are(digits_run, tmp_path):
     import tensorflow as tf
 
-    from kerascls.images.decode import encode_png
+    from kerascls.images.files import encode_png
     from kerascls.images.resize import resize
 
     classifier = kerascls.load(digits_run)

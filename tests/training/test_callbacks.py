@@ -15,7 +15,7 @@ from kerascls.data.splits import with_all_splits
 from kerascls.devices import choose
 from kerascls.errors import TrainingFailed
 from kerascls.recipes.load import load_config
-from kerascls.training.callbacks.checkpoints import EpochState
+from kerascls.training.callbacks.epoch_state import EpochState
 from kerascls.training.callbacks.interrupt import Interruptible
 from kerascls.training.callbacks.reporting import Progress
 from kerascls.training.callbacks.saving import KeepEpoch
@@ -143,7 +143,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_a_second_one_does_not():
 def test_much_time_left_is_told_once_with_what_takes_less(monkeypatch, capsys):
     now = [0.0]
     for clock in ("monotonic", "perf_counter"):
-        monkeypatch.setattr(f"kerascls.callbacks.time.{clock}", lambda: now[0])
+        monkeypatch.setattr(f"kerascls.training.callbacks.reporting.time.{clock}", lambda: now[0])
     for batches, told in ((600, "1:59:48 left at this rate. Buy a GPU.\n"), (60, "")):
         progress = Progress(2, batches, 10, batches * 10, 0, faster="Buy a GPU.")
         progress.set_model(keras.Sequential([keras.Input((1,))]))

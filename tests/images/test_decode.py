@@ -197,7 +197,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
 def test_encode_png_round_trips():
     for image in (RGB, RGB[..., :1]):
         assert np.array_equal(
-            resize.to_channels(decode.decode(tf.constant(decode.encode_png(image))), image.shape[2]), image
+            resize.to_channels(decode.decode(tf.constant(files.encode_png(image))), image.shape[2]), image
         )
 
 
@@ -311,7 +311,7 @@ def test_a_batch_of_all_kinds_is_what_the_graph_of_all_kinds_gives(tmp_path, sha
     assert str(out.pop(40)) == f"{broken}: does not decode as jpeg: it is cut short or damaged."
     whole = tf.function(lambda data: read.to_pixels(data, shape, WHITE, rule), autograph=False)
     for name, path, pixels in zip(names, paths, out, strict=True):
-        assert np.array_equal(pixels, whole(tf.constant(decode.read_encoded(path))).numpy()), name
+        assert np.array_equal(pixels, whole(tf.constant(files.read_encoded(path))).numpy()), name
         assert np.array_equal(pixels, read.read_pixels(path, shape, WHITE, rule)), name
 
 

@@ -1,6 +1,6 @@
 """A process that trains and predicts for long: its memory must stay flat once it is warm.
 
-    python -m tests.soak --trainings 100 --predictions 2000
+    python -m tests.robustness.soak --trainings 100 --predictions 2000
 
 Trainings are short ones of embedded digits, each in a run folder of its own, with its pictures; predictions are of 1 to
 100 images of many sizes and kinds, each by a model opened anew every 50th time. Resident memory is read behind each of

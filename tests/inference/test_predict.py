@@ -17,7 +17,7 @@ from conftest import REPOSITORY, here, one_line_error
 from PIL import Image, ImageDraw
 
 import kerascls
-from kerascls.images.decode import encode_png
+from kerascls.images.files import encode_png
 from kerascls.images.find import image_files
 from kerascls.inference import csv_table
 from kerascls.inference.csv_table import Table, table_key
