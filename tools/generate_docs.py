@@ -61,13 +61,14 @@ def between(low: float | None, high: Any = None, *, open_low: bool = False) -> s
 
 
 def commands() -> str:
-    rows = [(f"[`kerascls {name}`]({name}.md)", sentence(one.help)) for name, one in cli.commands.items()]
+    names = cli.list_commands(None)
+    rows = [(f"[`kerascls {name}`]({name}.md)", sentence(cli.get_command(None, name).help)) for name in names]
     return table(["command", "purpose"], rows)
 
 
 def synopsis(name: str) -> str:
     """A command's usage, its help behind the first sentence, and its options."""
-    command = cli.commands[name]
+    command = cli.get_command(None, name)
     usage = " ".join(["kerascls", name, *command.collect_usage_pieces(click.Context(command))])
     about = inspect.cleandoc(command.help).split("\n\n")[1:]
     options = [one for one in command.params if isinstance(one, click.Option)]

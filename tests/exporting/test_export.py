@@ -12,7 +12,7 @@ import pytest
 from conftest import here, one_line_error
 
 import kerascls
-from kerascls import cli
+from kerascls.commands import export
 from kerascls.data.loading import load_dataset
 from kerascls.errors import OutputError, ProofError
 from kerascls.formats.litert import LiteModel, save_litert
@@ -331,7 +331,7 @@ def test_a_folder_that_was_named_and_is_not_there_ends_all_before_anything_is_wr
 
 
 def test_the_command_line_names_the_formats_that_there_are():
-    assert cli.EXPORT_FORMATS == tuple(export_module.FORMATS)
+    assert export.EXPORT_FORMATS == tuple(export_module.FORMATS)
 
 
 @pytest.mark.slow

@@ -204,7 +204,7 @@ def test_early_stopping_without_validation_is_refused(mine):
         ([{"name": "rotation", "fill_mode": "nearst"}], "nearest, constant, reflect, wrap. Did you mean nearest?"),
         ([{"name": "rotation", "fill_mode": 0}], "must be text. Received: 0"),
         ([{"name": "mixup", "alpha": 0}], "in [0.05, 100]"),
-        ([{"name": "affine_matrices"}], "with name one of flip"),
+        ([{"name": "affine_matrices"}], "with name one of color_jitter"),
     ],
 )
 def test_faults_of_a_policy_are_told(mine, policy, fault):

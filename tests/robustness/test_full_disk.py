@@ -8,8 +8,8 @@ import tempfile
 
 import pytest
 
-from kerascls.cli import EXPORT_FORMATS
 from kerascls.cli import run as kerascls_command
+from kerascls.commands.export import EXPORT_FORMATS
 from kerascls.runs.run import Run
 
 SIZE = 32 * 2**20

@@ -1,0 +1,86 @@
+"""`kerascls export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerascls.commands._command import Command
+from kerascls.commands._options import data_dir_option
+from kerascls.commands._output import announce
+
+EXPORT_FORMATS = (
+    *("keras", "saved_model", "h5", "weights"),
+    *("litert", "litert_float16", "litert_int8", "onnx", "openvino"),
+)
+
+
+class _FormatType(click.Choice):
+    """A format of an export, by the names of other tools only with a hint."""
+
+    def convert(self, value: Any, param: Any, context: Any) -> Any:
+        if value in self.choices:
+            return value
+        from kerascls.recipes.catalog import USUAL_FORMATS, nearest
+
+        hint = nearest(value, self.choices, USUAL_FORMATS)
+        self.fail(f"{value!r} is not one of {', '.join(self.choices)}.{hint}", param, context)
+
+
+@click.command(
+    "export",
+    cls=Command,
+    examples=(
+        "kerascls export saved_models/mnist_cnn --format saved_model",
+        "kerascls export saved_models/mnist_cnn --all",
+    ),
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format_",
+    type=_FormatType(EXPORT_FORMATS),
+    default="saved_model",
+    show_default=True,
+    help="weights is architecture JSON with weights HDF5.",
+)
+@click.option("--all", "all_", is_flag=True, help="Every format whose packages are installed.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to; must not exist.  [default: under RUN/exports]")
+@click.option(
+    "--images", metavar="DIR", help="A folder of more images to compare on, in folders named by their classes."
+)
+@click.option("--calibration", metavar="DIR", help="A folder of images for litert_int8.  [default: training images]")
+@click.option(
+    "--data", metavar="DATA", help="Where the run's data is by now; litert_float16 and _int8 are tried on it."
+)
+@data_dir_option
+def command(
+    run: Path,
+    format_: str,
+    all_: bool,
+    out: Path | None,
+    images: str | None,
+    calibration: str | None,
+    data: str | None,
+    data_dir: str | None,
+) -> None:
+    """Write RUN's model in another format, proven to answer alike in a fresh process."""
+    from kerascls.exporting.export import Exporter, export_all, headings, row
+
+    if all_ and out is not None:
+        raise click.UsageError("--all writes under RUN/exports: leave out --out.")
+    exporter = Exporter(run, images, calibration, data, data_dir)
+    announce(exporter.notice)
+    if all_:
+        click.echo(headings())
+        failed = export_all(exporter, lambda name, found: click.echo(row(name, found)))
+    else:
+        exported = exporter.export(format_, out)
+        click.echo(
+            f"{exported.examples} images answered in a fresh process: largest difference {exported.max_difference:g}"
+        )
+        click.echo(str(exported.path))
+    for line in exporter.unread:
+        click.echo(f"left out: {line}", err=True)
+    if all_ and failed:
+        raise failed
