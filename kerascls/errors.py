@@ -100,3 +100,12 @@ def printable(text: str) -> str:
     """
     shown = (c if c.isprintable() or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in text)
     return "".join(shown)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception of a library says; its class where it says nothing.
+
+    >>> first_line(ValueError("too short\nfile.c:12")), first_line(KeyboardInterrupt())
+    ('too short', 'KeyboardInterrupt')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

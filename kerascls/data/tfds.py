@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kerascls.data.dataset import Dataset, Split, check_memory
-from kerascls.errors import DataError, DataMissing
+from kerascls.errors import DataError, DataMissing, first_line
 from kerascls.recipes.catalog import nearest
 from kerascls.system import machine, tensorflow
 from kerascls.system.atomic_files import alone
@@ -115,7 +115,7 @@ def _prepare(builder: Any, name: str, download: bool) -> None:
             if not builder.is_prepared():  # by now
                 builder.download_and_prepare()
     except Exception as error:  # TFDS passes on whatever its sources and readers raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataMissing(f"{name} could not be downloaded: {reason[:200]} Try again later, or {where}.") from None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from kerascls.errors import ModelError, OutputError
+from kerascls.errors import ModelError, OutputError, first_line
 from kerascls.formats.card import CARD, Card
 from kerascls.formats.scan.containers import WEIGHTS, Contents
 from kerascls.formats.scan.isolated import written
@@ -106,7 +106,7 @@ def _unread(path: Path, contents: Contents, error: Exception) -> ModelError:
 
 
 def not_loadable(path: Path, error: Exception) -> ModelError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return ModelError(
         f"{path} cannot be loaded: it is cut short, damaged, or not a model that Keras 3 reads ({reason[:160]})."
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kerascls.errors import ModelError, OutputError
+from kerascls.errors import ModelError, OutputError, first_line
 from kerascls.system import tensorflow
 
 
@@ -38,5 +38,5 @@ def converting(model: Any, what: str) -> Iterator[None]:
     except (OSError, OutputError):
         raise
     except Exception as error:  # each converter has its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"Model {model.name} cannot be converted to {what}: {reason[:200]}") from None

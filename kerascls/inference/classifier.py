@@ -10,7 +10,7 @@ import numpy as np
 
 from kerascls.data.dataset import in_batches
 from kerascls.data.folder import FileImages
-from kerascls.errors import DataError, ModelError, spoken
+from kerascls.errors import DataError, ModelError, first_line, spoken
 from kerascls.formats.card import Card, not_probabilities
 from kerascls.images.borders import border_sides
 from kerascls.images.files import Held, Upload
@@ -128,7 +128,7 @@ class Classifier:
         except Exception as error:  # TensorFlow and each runtime have their own
             if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
                 raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ModelError(f"The model, {self.kind}, fails on images: {reason[:200]}") from error
         expected = (len(images), len(self.class_names))
         if rows.shape != expected:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerascls.errors import KerasclsError, ModelError
+from kerascls.errors import KerasclsError, ModelError, first_line
 from kerascls.models._layers import DEFAULT
 from kerascls.recipes.catalog import model_files
 
@@ -35,7 +35,7 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
     except KerasclsError:
         raise
     except (Exception, SystemExit) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         frames = traceback.extract_tb(error.__traceback__)
         line = next((frame.lineno for frame in reversed(frames) if Path(frame.filename).name == Path(name).name), None)
         told = f"{reason.rstrip('.')} ({type(error).__name__}" + (f" in line {line})." if line else ").")
@@ -75,7 +75,7 @@ def check_model(name: str, model: Any, image_shape: tuple[int, int, int], num_cl
     try:
         out = model(noise, training=False)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"Model {name} fails on an image: {reason}") from None
     if not hasattr(out, "dtype") or keras.backend.standardize_dtype(out.dtype) != "float32":
         raise ModelError(f"Model {name} must return float32. Received: {getattr(out, 'dtype', type(out).__name__)}")

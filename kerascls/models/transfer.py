@@ -14,7 +14,7 @@ import numpy as np
 from keras.src.backend.config import keras_home
 from keras.src.utils import file_utils
 
-from kerascls.errors import KerasclsError, ModelError, WeightsMissing
+from kerascls.errors import KerasclsError, ModelError, WeightsMissing, first_line
 from kerascls.formats.endings import ending, without_head
 from kerascls.formats.keras import read_model
 from kerascls.formats.scan.containers import check_weights
@@ -250,7 +250,7 @@ def _fitting(weights: str, network: str, kind: str) -> Iterator[None]:
     except KerasclsError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(
             f"Weights {weights} do not fit {network} without its top ({reason[:160]}). Expected a file {kind}."
         ) from None

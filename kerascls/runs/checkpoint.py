@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.errors import RunError
+from kerascls.errors import RunError, first_line
 from kerascls.runs.run import CHECKPOINT
 from kerascls.system.atomic_files import atomic
 from kerascls.system.json_files import fault, only, read_json
@@ -147,7 +147,7 @@ def read(run: Path) -> State | None:
             }
             return State(Place(**told["place"]), told["callbacks"], only(told["progress"], PROGRESS), arrays)
     except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise RunError(f"{path} is damaged ({reason}). Remove it to train {run} from its beginning.") from None
 
 

@@ -101,7 +101,8 @@ def test_a_loss_that_is_not_finite_comes_with_its_likely_cause(tmp_path):
         return told(stopping(tmp_path, **more).on_train_batch_end, 63, {"loss": math.nan}).split("of 50. ")[1]
 
     assert cause(finetune_from=3).startswith("Usually the learning rate is too high, here 0.5: lower finetune.learning")
-    assert "tenfold, or try `precision` float32 in place of float16. Epoch 2" in cause(policy="mixed_float16")
+    wanted = 'tenfold, or try overrides={"devices": {"precision": "float32"}} in place of float16. Epoch 2'
+    assert wanted in cause(policy="mixed_float16")
     assert cause(frozen=math.nan).startswith(
         "Layer fixed does not train and has weights that are not finite: its file is damaged. Epoch 2 is kept in "
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kerascls.errors import ModelError
+from kerascls.errors import ModelError, first_line
 from kerascls.formats.card import CARD, PROPERTY
 from kerascls.formats.scan.isolated import apart
 
@@ -169,7 +169,7 @@ class _reading:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None or isinstance(error, ModelError) or not isinstance(error, Exception):
             return
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(
             f"{self.path} cannot be loaded: it is cut short, damaged, or not a model that Keras 3 reads "
             f"({reason[:160]})."

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from kerascls.errors import ModelError
+from kerascls.errors import ModelError, first_line
 from kerascls.formats.card import CARD, PROPERTY
 from kerascls.formats.scan.containers import MOST_FILE, MOST_TEXT, check_regular
 from kerascls.formats.scan.layers import MOST_VALUES
@@ -72,7 +72,7 @@ def read_program(path: Path) -> Program:
     except ModelError:
         raise
     except Exception as error:  # struct, google.protobuf and ElementTree each have their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"Model {path} cannot be loaded: it is cut short or damaged ({reason[:160]}).") from None
 
 

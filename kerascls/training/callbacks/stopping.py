@@ -89,4 +89,4 @@ class StopOnNaN(keras.callbacks.Callback):
         rate = self.model.used_rate()
         told = f"Usually the learning rate is too high, here {rate:.3g}: lower {section}.learning_rate tenfold"
         narrow = next((layer.compute_dtype for layer in layers if "16" in layer.compute_dtype), None)
-        return f"{told}, or try --precision float32 in place of {narrow}." if narrow else f"{told}."
+        return f"{told}, or try --set devices.precision=float32 in place of {narrow}." if narrow else f"{told}."
