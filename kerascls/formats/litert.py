@@ -11,7 +11,6 @@ import numpy as np
 
 from kerascls.errors import ModelError
 from kerascls.formats.card import CARD, Card
-from kerascls.formats.int8 import quantized
 from kerascls.formats.opening import check, reading, there, utf8
 from kerascls.formats.scan.isolated import LONG, SECONDS, apart
 from kerascls.formats.scan.programs import read_program
@@ -33,6 +32,8 @@ def save_litert(
         calibration: for "int8": uint8 images `(n, *image_shape)` from which the ranges of activations are read.
     """
     import tensorflow as tf
+
+    from kerascls.formats.int8 import quantized
 
     told: dict[str, Any] = {"weights": kind}
     if kind == "int8":
