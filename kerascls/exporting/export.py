@@ -38,7 +38,7 @@ class Format:
         place: its name under exports/.
         suffix: of its file; "" for a folder.
         write: (classifier, path, calibration images or None) to the file.
-        runtime: of `proof.PROBES`.
+        runtime: the name of the file in `proof.PROBES` that opens it.
         tolerance: what a probability may differ by at the same batch size; None where only accuracy can be compared.
         needs: packages, and `extra` that brings them.
     """

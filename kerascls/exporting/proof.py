@@ -20,6 +20,7 @@ from kerascls.system import machine
 
 BATCH_SIZE, OTHER_BATCH_SIZE, OTHERS = 32, 7, 35  # images at a time; and so many of them once more by another size
 ACROSS_BATCHES = 1e-6  # what a probability may differ by from another batch size, beside the format's own tolerance
+PROBES = Path(__file__).parent / "probes"  # programs of fresh processes, one file for each runtime, and common.py
 POINTS = 0.5  # of accuracy, in percent, that a rounded format may be off by
 
 
@@ -99,141 +100,6 @@ class Questions:
         )
 
 
-# Programs of fresh processes: each gets PATH, the folder of questions and the file for the answers, and imports no
-# kerascls. A runtime's part defines `by_pixels`, which takes uint8 (n, height, width, channels), `card`, and
-# `by_bytes` where it decodes images itself.
-
-_HEAD = """
-import json, os, sys, time, zipfile
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import numpy as np
-path, questions, answers = sys.argv[1:]
-by_bytes = None
-def without(*names):
-    for name in ("kerascls", *names):
-        sys.modules[name] = None  # its import fails, as where it is not installed
-"""
-
-_TENSORFLOW = """
-import tensorflow as tf
-tf.config.experimental.enable_op_determinism()
-"""
-
-_SAVED_MODEL = (
-    'without("keras")'
-    + _TENSORFLOW
-    + """
-folder = os.path.join(path, "1")
-model = tf.saved_model.load(folder)
-card = open(os.path.join(folder, "assets", "kerascls.json"), encoding="utf-8").read()
-names = [name.decode() for name in model.class_names().numpy()]
-assert names == json.loads(card)["class_names"], "its class names are not those of its card"
-def checked(answer):
-    ids = answer["probabilities"].numpy().argmax(1)
-    assert [label.decode() for label in answer["label"].numpy()] == [names[i] for i in ids], "a label is not the best"
-    return answer["probabilities"].numpy()
-def by_pixels(images):
-    return checked(model.signatures["pixels"](images=tf.constant(images)))
-def by_bytes(encoded):
-    return checked(model.signatures["serving_default"](image_bytes=tf.constant(encoded)))
-"""
-)
-
-_KERAS = (
-    "without()"
-    + _TENSORFLOW
-    + """
-import keras
-if os.path.isdir(path):
-    model = keras.models.model_from_json(open(os.path.join(path, "architecture.json")).read())
-    model.load_weights(os.path.join(path, "model.weights.h5"))
-    card = open(os.path.join(path, "kerascls.json"), encoding="utf-8").read()
-else:
-    model = keras.saving.load_model(path, compile=False)
-    if path.endswith(".keras"):
-        card = zipfile.ZipFile(path).read("kerascls.json").decode()
-    else:
-        import h5py
-        card = h5py.File(path).attrs["kerascls"]
-forward = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False), autograph=False)
-def by_pixels(images):
-    return forward(tf.constant(images)).numpy()
-"""
-)
-
-_LITERT = """
-try:
-    from ai_edge_litert.interpreter import Interpreter
-    without("tensorflow", "keras")
-except ImportError:
-    import tensorflow as tf
-    Interpreter = tf.lite.Interpreter
-    without()
-card = zipfile.ZipFile(path).read("kerascls.json").decode()
-model = Interpreter(path, num_threads=int(os.environ["KERASCLS_CORES"]))
-(entrance,), (exit_,) = model.get_input_details(), model.get_output_details()
-def by_pixels(images):
-    model.resize_tensor_input(entrance["index"], images.shape)
-    model.allocate_tensors()
-    model.set_tensor(entrance["index"], images.astype(entrance["dtype"]))
-    model.invoke()
-    return model.get_tensor(exit_["index"])
-"""
-
-_ONNX = """
-without("tensorflow", "keras")
-import onnxruntime
-model = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-card = model.get_modelmeta().custom_metadata_map["kerascls"]
-def by_pixels(images):
-    return model.run(["probabilities"], {"images": images.astype(np.float32)})[0]
-"""
-
-_OPENVINO = """
-without("tensorflow", "keras")
-import openvino
-model = openvino.Core().read_model(os.path.join(path, "model.xml"))
-card = model.get_rt_info(["kerascls"]).astype(str)
-compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-def by_pixels(images):
-    return compiled({"images": images.astype(np.float32)})["probabilities"].copy()
-"""
-
-_TAIL = """
-pixels = np.load(os.path.join(questions, "pixels.npy"))
-def answered(ask, items, size):
-    return np.concatenate([ask(items[at : at + size]) for at in range(0, len(items), size)])
-size, other, others = json.load(open(os.path.join(questions, "sizes.json")))
-out = {"pixels": answered(by_pixels, pixels, size), "pixels_again": answered(by_pixels, pixels[:others], other)}
-if by_bytes:
-    folder = os.path.join(questions, "encoded")
-    files = [open(os.path.join(folder, name), "rb").read() for name in sorted(os.listdir(folder))]
-    out["bytes"] = answered(by_bytes, files, size)
-ms = []
-for size in (1, 32):
-    batch = pixels[np.arange(size) % len(pixels)]
-    by_pixels(batch)
-    took = []
-    while len(took) < 3 or (sum(took) < 0.5 and len(took) < 100):
-        begin = time.perf_counter()
-        by_pixels(batch)
-        took.append(time.perf_counter() - begin)
-    ms.append(1000 * float(np.median(took)) / size)
-np.savez(answers, card=np.array(card), ms=np.array(ms), **out)
-"""
-
-PROBES = {
-    name: _HEAD + part + _TAIL
-    for name, part in {
-        "keras": _KERAS,
-        "saved_model": _SAVED_MODEL,
-        "litert": _LITERT,
-        "onnx": _ONNX,
-        "openvino": _OPENVINO,
-    }.items()
-}
-
-
 # Comparison
 
 
@@ -262,7 +128,7 @@ def prove(questions: Questions, classifier: Classifier, path: Path, runtime: str
     """Holds the export at `path` against the run, in a fresh process, at every entrance that it has.
 
     Args:
-        runtime: which of PROBES opens it.
+        runtime: the name of the file in PROBES that opens it.
         tolerance: that of a probability at the same batch size; None for a rounded format, whose accuracy may be off
             by POINTS, or, where no image's class is known, whose labels may differ on as many.
 
@@ -271,7 +137,7 @@ def prove(questions: Questions, classifier: Classifier, path: Path, runtime: str
     """
     expected = classifier.probabilities(questions.pixels, BATCH_SIZE)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:  # which a kill leaves where the next export clears it
-        answers = _asked(questions, path, PROBES[runtime], Path(scratch))
+        answers = _asked(questions, path, runtime, Path(scratch))
     _compare_cards(classifier.card, answers["card"])
     has_bytes = np.array([content is not None for content in questions.encoded])
     wanted = {"pixels": expected, "pixels_again": expected[:OTHERS], "bytes": expected[has_bytes]}
@@ -312,7 +178,7 @@ def prove(questions: Questions, classifier: Classifier, path: Path, runtime: str
     return Proof(len(expected), largest, agreement, accuracies[0], accuracies[1], one, many)
 
 
-def _asked(questions: Questions, path: Path, probe: str, scratch: Path) -> dict[str, Any]:
+def _asked(questions: Questions, path: Path, runtime: str, scratch: Path) -> dict[str, Any]:
     np.save(scratch / "pixels.npy", questions.pixels)
     (scratch / "sizes.json").write_text(json.dumps([BATCH_SIZE, OTHER_BATCH_SIZE, OTHERS]))
     (scratch / "encoded").mkdir()
@@ -321,7 +187,7 @@ def _asked(questions: Questions, path: Path, probe: str, scratch: Path) -> dict[
             (scratch / "encoded" / f"{i:06d}").write_bytes(content)
     answers = scratch / "answers.npz"
     process = subprocess.run(
-        [sys.executable, "-c", probe, str(path), str(scratch), str(answers)],
+        [sys.executable, "-P", PROBES / "common.py", PROBES / f"{runtime}.py", path, scratch, answers],
         capture_output=True,
         text=True,
         env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERASCLS_CORES": str(machine.cores())},

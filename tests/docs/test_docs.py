@@ -354,4 +354,4 @@ def test_pages_ask_openvino_for_the_precision_that_exports_are_proved_by(name):
     from kerascls.exporting.proof import PROBES
 
     option = '"CPU", {"INFERENCE_PRECISION_HINT": "f32"}'
-    assert option in PAGES[name] and '"INFERENCE_PRECISION_HINT": "f32"' in PROBES["openvino"]
+    assert option in PAGES[name] and '"INFERENCE_PRECISION_HINT": "f32"' in (PROBES / "openvino.py").read_text()
