@@ -25,6 +25,17 @@ def test_help_is_quick_and_leaves_tensorflow_unimported():
     assert min(times) < 0.4
 
 
+def test_the_help_of_export_names_the_registrys_formats_without_a_heavy_import():
+    program = (
+        "import sys; from kerascls.cli import run; run(['export', '--help']); "
+        "print([m for m in ('tensorflow', 'keras', 'numpy', 'h5py', 'onnx') if m in sys.modules]); "
+        "from kerascls.formats.registry import FORMATS; print('|'.join(FORMATS))"
+    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *told, imported, names = process.stdout.splitlines()
+    assert imported == "[]" and f"--format [{names}]" in " ".join("".join(told).split())
+
+
 @pytest.mark.parametrize(
     "arguments", [["list"], ["new", "mine"], ["train", "--help"], ["train", "nothing"], ["--version"]]
 )

@@ -86,7 +86,7 @@ def spelling(option: click.Option) -> str:
 
 def values(option: click.Option) -> str:
     kind = option.type
-    if isinstance(kind, click.Choice):
+    if hasattr(kind, "choices"):
         return ", ".join(f"`{choice}`" for choice in kind.choices)
     if isinstance(kind, click.IntRange | click.FloatRange):
         return between(kind.min, kind.max, open_low=kind.min_open)

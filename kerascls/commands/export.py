@@ -4,19 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from kerascls.commands._command import Command
 from kerascls.commands._options import data_dir_option
 from kerascls.commands._output import announce
 
-EXPORT_FORMATS = (
-    *("keras", "saved_model", "h5", "weights"),
-    *("litert", "litert_float16", "litert_int8", "onnx", "openvino"),
-)
 
+class _FormatType(click.ParamType):
+    """The name of an export's format; that of another tool gets a hint. Only names in use import the registry."""
 
-class _FormatType(click.Choice):
-    """A format of an export, by the names of other tools only with a hint."""
+    name = "choice"
+
+    @property
+    def choices(self) -> list[str]:
+        from kerascls.formats.registry import FORMATS
+
+        return list(FORMATS)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(self.choices)}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in self.choices if name.startswith(incomplete)]
 
     def convert(self, value: Any, param: Any, context: Any) -> Any:
         if value in self.choices:
@@ -39,7 +49,7 @@ class _FormatType(click.Choice):
 @click.option(
     "--format",
     "format_",
-    type=_FormatType(EXPORT_FORMATS),
+    type=_FormatType(),
     default="saved_model",
     show_default=True,
     help="weights is architecture JSON with weights HDF5.",

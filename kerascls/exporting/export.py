@@ -1,7 +1,6 @@
 """Exports of a run, each proven equal to it in a fresh process before it stays."""
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,7 @@ import numpy as np
 from kerascls.data.dataset import spread
 from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
 from kerascls.exporting.proof import Proof, Questions, prove
-from kerascls.formats.keras import save_h5, save_keras, save_weights
-from kerascls.formats.litert import save_litert
-from kerascls.formats.onnx import save_onnx
-from kerascls.formats.openvino import save_openvino
-from kerascls.formats.registry import is_model
-from kerascls.formats.saved_model import save_saved_model
+from kerascls.formats.registry import FORMATS, is_model, not_installed
 from kerascls.inference.classifier import Classifier
 from kerascls.inference.loading import load
 from kerascls.recipes.catalog import USUAL_FORMATS, nearest
@@ -28,58 +22,6 @@ from kerascls.system.status import doing
 
 CALIBRATION = 200  # training images from which int8 reads the ranges of activations
 HELD_OUT = 500  # at most so many of the data's test images, where a rounded format's accuracy is to be compared
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """A kind of export.
-
-    Attributes:
-        place: its name under exports/.
-        suffix: of its file; "" for a folder.
-        write: (classifier, path, calibration images or None) to the file.
-        runtime: the name of the file in `proof.PROBES` that opens it.
-        tolerance: what a probability may differ by at the same batch size; None where only accuracy can be compared.
-        needs: packages, and `extra` that brings them.
-    """
-
-    place: str
-    suffix: str
-    write: Callable[[Classifier, Path, np.ndarray | None], None]
-    runtime: str
-    tolerance: float | None = 0.0
-    needs: tuple[str, ...] = ()
-    extra: str = ""
-    calibrated: bool = False
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        return (self.suffix, ".hdf5") if self.suffix == ".h5" else (self.suffix,)
-
-
-def _keras(writer: Callable) -> Callable[[Classifier, Path, np.ndarray | None], None]:
-    return lambda classifier, path, _: writer(classifier.keras_model, classifier.card, path)
-
-
-def _litert(kind: str) -> Callable[[Classifier, Path, np.ndarray | None], None]:
-    return lambda classifier, path, images: save_litert(classifier.keras_model, classifier.card, path, kind, images)
-
-
-def _saved_model(classifier: Classifier, path: Path, _: np.ndarray | None) -> None:
-    save_saved_model(classifier.keras_model, classifier.card, path / "1")
-
-
-FORMATS = {
-    "keras": Format("model.keras", ".keras", _keras(save_keras), "keras"),
-    "saved_model": Format("saved_model", "", _saved_model, "saved_model"),
-    "h5": Format("model.h5", ".h5", _keras(save_h5), "keras"),
-    "weights": Format("weights", "", _keras(save_weights), "keras"),
-    "litert": Format("model.tflite", ".tflite", _litert("float32"), "litert", 1e-5),
-    "litert_float16": Format("model_float16.tflite", ".tflite", _litert("float16"), "litert", None),
-    "litert_int8": Format("model_int8.tflite", ".tflite", _litert("int8"), "litert", None, calibrated=True),
-    "onnx": Format("model.onnx", ".onnx", _keras(save_onnx), "onnx", 1e-5, ("tf2onnx", "onnx", "onnxruntime"), "onnx"),
-    "openvino": Format("openvino", "", _keras(save_openvino), "openvino", 1e-5, ("openvino",), "openvino"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +105,7 @@ class Exporter:
             raise OutputError(f"Cannot make {path.parent}: {error.strerror}.") from None
         with atomic(path, out is None) as temporary:
             with doing(f"{format}: writing"):
-                kind.write(self.classifier, temporary, calibration)
+                kind.write(self.classifier.keras_model, self.classifier.card, temporary, calibration)
             with doing(f"{format}: answering in a fresh process"):
                 proof = prove(questions, self.classifier, temporary, kind.runtime, kind.tolerance)
         made = Export(path, format, _size(path), proof, self.notice)
@@ -363,13 +305,6 @@ def row(name: str, found: Export | str) -> str:
 def _line(cells: Sequence[str]) -> str:
     name, *rest = zip(cells, _WIDTHS, strict=True)
     return "  ".join([name[0].ljust(name[1]), *(cell.rjust(width) for cell, width in rest)])
-
-
-def not_installed(format: str) -> str | None:
-    """What to install for a format; None where all is there."""
-    kind = FORMATS[format]
-    missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
-    return f"{format} needs {', '.join(missing)}: pip install 'kerascls[{kind.extra}]'" if missing else None
 
 
 def samples(run: Run) -> tuple[list[Path], Sequence[str | None]]:

@@ -6,13 +6,14 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from kerascls.errors import ModelError
 from kerascls.recipes.schema import RESIZE_RULES
 from kerascls.system.json_files import fault, json_text, read_json
+
+if TYPE_CHECKING:  # for `kerascls export --help`
+    import numpy as np
 
 # Zip entry of .keras and .tflite, property of .onnx and OpenVINO's .xml and attribute of .h5 (without suffix), file
 # beside weights, asset of a SavedModel.
@@ -149,11 +150,13 @@ def read_pixel_range(given: Any) -> tuple[float, float]:
     return low, high
 
 
-def not_probabilities(rows: np.ndarray) -> str | None:
+def not_probabilities(rows: "np.ndarray") -> str | None:
     """What is wrong with rows that should each be at least 0 and add up to 1; None where nothing is.
 
     What is not a number passes: training, which scores such a model, says why it is none.
     """
+    import numpy as np
+
     known = rows[~np.isnan(rows).any(1)]
     if not len(known):
         return None

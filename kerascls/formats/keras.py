@@ -1,4 +1,4 @@
-"""The reading of Keras files, for every room from here to the right."""
+"""Keras files: reads them all, .h5 and folders of weights too, and writes .keras."""
 
 import contextlib
 import errno
@@ -9,23 +9,24 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from kerascls.errors import ModelError, OutputError, first_line
+from kerascls.formats._format import Format, uncalibrated
 from kerascls.formats.card import CARD, Card
 from kerascls.formats.scan.containers import WEIGHTS, Contents
 from kerascls.formats.scan.isolated import written
 from kerascls.formats.scan.layers import keras_2, read_checked, written_by_keras_2
-from kerascls.formats.writing import need_room
 from kerascls.system.atomic_files import atomic
 from kerascls.system.process import replaced, same_draws
+
+if TYPE_CHECKING:  # for `kerascls export --help`
+    import keras
 
 _ROOM = 4  # times the weights in the file: wrappers build what they wrap, and then their copies of it
 
 
-def read_model(path: Path, contents: Contents | None = None) -> keras.Model:
+def read_model(path: Path, contents: Contents | None = None) -> "keras.Model":
     """Opens a .keras or .h5 file, or a folder of architecture and weights, uncompiled, in safe mode; none of it runs.
 
     Args:
@@ -36,6 +37,8 @@ def read_model(path: Path, contents: Contents | None = None) -> keras.Model:
             layers.
         OutputError: there is no room for Keras to unpack it.
     """
+    import keras
+
     contents = contents or read_checked(path)
     if path.suffix == ".keras" and contents.card is not None:
         _need_room(path)
@@ -80,6 +83,8 @@ def _no_more_than(path: Path, most: int) -> Iterator[None]:
 
     How many a layer makes is known to its `build` alone; all of them ask `add_weight` for each.
     """
+    import keras
+
     made = 0
 
     def counted(original: Callable) -> Callable:
@@ -112,9 +117,6 @@ def not_loadable(path: Path, error: Exception) -> ModelError:
     )
 
 
-# Keras'
-
-
 def save_keras(model: Any, card: Card, path: Path) -> None:
     """Writes a .keras file that carries its card, whole or not at all."""
     with atomic(path) as temporary:
@@ -124,22 +126,4 @@ def save_keras(model: Any, card: Card, path: Path) -> None:
     written(path)
 
 
-def save_h5(model: Any, card: Card, path: Path) -> None:
-    """Writes a legacy .h5 file that carries its card in the attribute `kerascls`, whole or not at all."""
-    import h5py
-
-    with atomic(path) as temporary:
-        need_room(model, temporary)
-        model.save(temporary)
-        with h5py.File(temporary, "a") as archive:
-            archive.attrs["kerascls"] = card.as_json()
-
-
-def save_weights(model: Any, card: Card, path: Path) -> None:
-    """Writes a folder of architecture.json, model.weights.h5 and the card, whole or not at all."""
-    with atomic(path) as temporary:
-        temporary.mkdir()
-        (temporary / "architecture.json").write_text(model.to_json(), encoding="utf-8")
-        need_room(model, temporary)
-        model.save_weights(temporary / "model.weights.h5")
-        (temporary / CARD).write_text(card.as_json(), encoding="utf-8")
+FORMATS = {"keras": Format("model.keras", ".keras", uncalibrated(save_keras), "keras")}

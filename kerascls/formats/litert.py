@@ -5,11 +5,10 @@ import importlib.util
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from kerascls.errors import ModelError
+from kerascls.formats._format import Format, Writer
 from kerascls.formats.card import CARD, Card
 from kerascls.formats.opening import check, reading, there, utf8
 from kerascls.formats.scan.isolated import LONG, SECONDS, apart
@@ -18,11 +17,12 @@ from kerascls.formats.writing import converting
 from kerascls.system import machine, tensorflow
 from kerascls.system.atomic_files import atomic
 
-# Other runtimes'
+if TYPE_CHECKING:  # for `kerascls export --help`
+    import numpy as np
 
 
 def save_litert(
-    model: Any, card: Card, path: Path, kind: str = "float32", calibration: np.ndarray | None = None
+    model: Any, card: Card, path: Path, kind: str = "float32", calibration: "np.ndarray | None" = None
 ) -> None:
     """Writes a .tflite with a zip of its card behind it, as LiteRT's metadata has it. It needs no Flex ops.
 
@@ -55,9 +55,12 @@ class LiteModel:
     """An opened .tflite, its card in a zip behind it."""
 
     kind = "a LiteRT file"
+    suffix = ".tflite"
 
     def __init__(self, path: Path):
         """Raises ModelError if the file is damaged, is no classifier of float32 pixels, or nothing can run it."""
+        import numpy as np
+
         program = read_program(path)
         self.card = there(path, program.card)
         alone = importlib.util.find_spec("ai_edge_litert") is not None  # TensorFlow takes long to be imported
@@ -72,7 +75,9 @@ class LiteModel:
         kinds = {self._input["dtype"], self._output["dtype"]}
         check(path, shapes[0][:1] == (-1,) and kinds == {np.float32}, f"{kinds}, {shapes[0]}")
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: "np.ndarray") -> "np.ndarray":
+        import numpy as np
+
         if tuple(self._input["shape"]) != images.shape:
             with tensorflow.quiet_stderr():
                 self._interpreter.resize_tensor_input(self._input["index"], images.shape)
@@ -97,6 +102,8 @@ def _opened(path: Path, threads: int) -> Any:
 
 def _tried(path: Path) -> None:
     """Runs a .tflite on one empty image, and makes room for two: LiteRT crashes on some damaged ones."""
+    import numpy as np
+
     interpreter = _opened(path, 1)
     (entrance,) = interpreter.get_input_details()
     with reading(path):
@@ -122,3 +129,15 @@ def _interpreter() -> Any:
         return tf.lite.Interpreter
     except ImportError:
         raise ModelError("A .tflite file needs ai-edge-litert to run: pip install 'kerascls[litert]'") from None
+
+
+def _of(kind: str) -> Writer:
+    return lambda model, card, path, calibration: save_litert(model, card, path, kind, calibration)
+
+
+FORMATS = {
+    "litert": Format("model.tflite", ".tflite", _of("float32"), "litert", 1e-5),
+    "litert_float16": Format("model_float16.tflite", ".tflite", _of("float16"), "litert", None),
+    "litert_int8": Format("model_int8.tflite", ".tflite", _of("int8"), "litert", None, calibrated=True),
+}
+RUNTIMES = (LiteModel,)

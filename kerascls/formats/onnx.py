@@ -1,16 +1,18 @@
 """ONNX files (.onnx): writes them, and runs them by ONNX Runtime."""
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from kerascls.errors import ModelError, OutputError
+from kerascls.formats._format import Format, uncalibrated
 from kerascls.formats.card import PROPERTY, Card
 from kerascls.formats.opening import check, reading, there, utf8
 from kerascls.formats.scan.programs import read_program
 from kerascls.formats.writing import converting
 from kerascls.system.atomic_files import atomic
+
+if TYPE_CHECKING:  # for `kerascls export --help`
+    import numpy as np
 
 OPSET = 18  # of ONNX: the newest that tf2onnx 1.17 writes
 
@@ -38,6 +40,7 @@ class OnnxModel:
     """An opened .onnx, its card among the model's properties."""
 
     kind = "an ONNX file"
+    suffix = ".onnx"
 
     def __init__(self, path: Path):
         """Raises ModelError as LiteModel does."""
@@ -61,5 +64,15 @@ class OnnxModel:
         fits = self.input_shape[:1] == (None,) and kinds == {"tensor(float)"}
         check(path, fits, f"{kinds}, {self._input.shape}")
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: "np.ndarray") -> "np.ndarray":
+        import numpy as np
+
         return self._session.run([self._output.name], {self._input.name: images.astype(np.float32)})[0]
+
+
+FORMATS = {
+    "onnx": Format(
+        "model.onnx", ".onnx", uncalibrated(save_onnx), "onnx", 1e-5, ("tf2onnx", "onnx", "onnxruntime"), "onnx"
+    )
+}
+RUNTIMES = (OnnxModel,)

@@ -1,8 +1,8 @@
 """Models that other runtimes than TensorFlow run: LiteRT (.tflite), ONNX Runtime (.onnx) and OpenVINO (.xml and .bin).
 
 Each class is called with uint8 `(n, height, width, channels)` in [0, 255] and gives float32 `(n, num_classes)`. Its
-`input_shape` and `output_shape` are as a keras.Model has them, `card` is the text of its card, and
-`kind` its name for people.
+`input_shape` and `output_shape` are as a keras.Model has them, and `card` is the text of its card.
+`kind` is its name for people, `suffix` that of its files, and `file_name`, of a model in a folder, the file that tells.
 None imports TensorFlow, but for a .tflite where ai-edge-litert is not installed.
 """
 

@@ -2,16 +2,18 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from kerascls.errors import ModelError, OutputError
+from kerascls.formats._format import Format, uncalibrated
 from kerascls.formats.card import PROPERTY, Card
 from kerascls.formats.opening import check, reading, there
 from kerascls.formats.scan.programs import read_program
 from kerascls.formats.writing import converting, need_room
 from kerascls.system.atomic_files import atomic, cannot_write
+
+if TYPE_CHECKING:  # for `kerascls export --help`
+    import numpy as np
 
 
 def save_openvino(model: Any, card: Card, path: Path) -> None:
@@ -50,9 +52,12 @@ class OpenvinoModel:
     """An opened OpenVINO model: the .xml, or the folder of model.xml and model.bin. Its card is in the .xml."""
 
     kind = "an OpenVINO model"
+    suffix, file_name = ".xml", "model.xml"
 
     def __init__(self, path: Path):
         """Raises ModelError as LiteModel does."""
+        import numpy as np
+
         try:
             import openvino
         except ImportError:
@@ -72,5 +77,11 @@ class OpenvinoModel:
             kinds = {one.element_type.to_dtype() for one in (entrance, exit_)}
         check(path, self.input_shape[:1] == (None,) and kinds == {np.dtype("float32")}, f"{kinds}, {self.input_shape}")
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: "np.ndarray") -> "np.ndarray":
+        import numpy as np
+
         return self._compiled(images.astype(np.float32))[0].copy()  # the next call writes over it
+
+
+FORMATS = {"openvino": Format("openvino", "", uncalibrated(save_openvino), "openvino", 1e-5, ("openvino",), "openvino")}
+RUNTIMES = (OpenvinoModel,)

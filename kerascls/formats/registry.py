@@ -1,25 +1,46 @@
-"""Which class opens a model file, and which files belong to a model."""
+"""The formats of model files, each in its own file: a further one is that file and its name in FILES.
 
+A format's file may state two things:
+
+- `FORMATS`: {name: Format} of the exports that it writes;
+- `RUNTIMES`: classes that open a file or folder by another runtime than TensorFlow, see `formats.opening`.
+"""
+
+import importlib
 import os
 from pathlib import Path
 
-from kerascls.formats.litert import LiteModel
-from kerascls.formats.onnx import OnnxModel
-from kerascls.formats.openvino import OpenvinoModel
+from kerascls.formats._format import Format
 from kerascls.formats.scan.containers import ARCHITECTURE
 from kerascls.runs.run import Run, is_run
 
-RUNTIMES = {".tflite": LiteModel, ".onnx": OnnxModel, ".xml": OpenvinoModel}
+FILES = ("keras", "saved_model", "h5", "weights", "litert", "onnx", "openvino")
+
+_MODULES = [importlib.import_module(f"kerascls.formats.{name}") for name in FILES]
+FORMATS: dict[str, Format] = {
+    name: format for module in _MODULES for name, format in getattr(module, "FORMATS", {}).items()
+}
+RUNTIMES: list[type] = [runtime for module in _MODULES for runtime in getattr(module, "RUNTIMES", ())]
 
 
-def runtime_of(path: Path) -> type | None:
-    """The class that opens `path`; None where that is not for this room."""
-    if path.is_dir():
-        return OpenvinoModel if (path / "model.xml").is_file() else None
-    return RUNTIMES.get(path.suffix)
+# Exporting
+
+
+def not_installed(format: str) -> str | None:
+    """What to install for a format; None where all is there."""
+    missing = FORMATS[format].missing
+    return f"{format} needs {', '.join(missing)}: pip install 'kerascls[{FORMATS[format].extra}]'" if missing else None
 
 
 # Opening
+
+
+def runtime_of(path: Path) -> type | None:
+    """The class of RUNTIMES that opens `path`; None where Keras or TensorFlow does."""
+    if path.is_dir():
+        folders = (runtime for runtime in RUNTIMES if hasattr(runtime, "file_name"))
+        return next((runtime for runtime in folders if (path / runtime.file_name).is_file()), None)
+    return next((runtime for runtime in RUNTIMES if runtime.suffix == path.suffix), None)
 
 
 def model_files(path: str | os.PathLike) -> list[Path]:

@@ -6,12 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from kerascls.formats._format import Format
 from kerascls.formats.card import CARD, Card
 
 TOP = 5  # names in a SavedModel's top_labels, where there are so many classes
-
-
-# TensorFlow's
 
 
 def save_saved_model(model: Any, card: Card, path: Path) -> None:
@@ -84,3 +82,11 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
             raise
+
+
+def _save_version(model: Any, card: Card, path: Path, _: Any) -> None:
+    """As TensorFlow Serving takes it: in a folder named by its version."""
+    save_saved_model(model, card, path / "1")
+
+
+FORMATS = {"saved_model": Format("saved_model", "", _save_version, "saved_model")}

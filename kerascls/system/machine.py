@@ -7,8 +7,6 @@ import os
 import platform
 from pathlib import Path
 
-from kerascls.system.memory import group_numbers
-
 PACKAGES = ("kerascls", "tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "ai-edge-litert")
 
 
@@ -33,6 +31,8 @@ def schedulable() -> int:
 
 def _share(root: Path = Path("/")) -> float:
     """Cores' worth of time that this process's control groups, and those around them, let it have."""
+    from kerascls.system.memory import group_numbers  # with NumPy, which `kerascls export --help` does without
+
     found = group_numbers("cpu", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us", root=root)
     return min((quota / period for quota, period in found if quota > 0 < period), default=math.inf)
 

@@ -12,8 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 _LOCK = threading.Lock()
 _deterministic = {"users": 0, "before": False}
 
@@ -41,6 +39,8 @@ def same_draws() -> Iterator[None]:
 
     Keras' initialisers draw their seeds by Python's `random`, those of a model that is loaded too.
     """
+    import numpy as np  # not for `kerascls --help`
+
     python, numpy = random.getstate(), np.random.get_state()
     tensorflow = _tensorflow_context() if "tensorflow" in sys.modules else None
     seed = (tensorflow._seed, getattr(tensorflow, "_rng", None)) if tensorflow else (None, None)

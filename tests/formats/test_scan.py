@@ -26,8 +26,9 @@ from kerascls.cli import run as kerascls_command
 from kerascls.errors import ModelError
 from kerascls.formats import litert
 from kerascls.formats.card import CARD, Card
+from kerascls.formats.h5 import save_h5
 from kerascls.formats.inspect import inspect
-from kerascls.formats.keras import save_h5, save_keras, save_weights
+from kerascls.formats.keras import save_keras
 from kerascls.formats.litert import save_litert
 from kerascls.formats.saved_model import save_saved_model
 from kerascls.formats.scan import containers, graphs, layers
@@ -35,6 +36,7 @@ from kerascls.formats.scan.containers import read_h5
 from kerascls.formats.scan.programs import _SCHEMA as ONNX
 from kerascls.formats.scan.programs import read_program
 from kerascls.formats.scan.protobuf import schema
+from kerascls.formats.weights import save_weights
 from kerascls.inference.loading import load
 from kerascls.models import build_model
 

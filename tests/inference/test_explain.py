@@ -15,8 +15,10 @@ from kerascls import heat_maps, overlay
 from kerascls.data.batches import scoring_batch_size
 from kerascls.errors import DataError, ModelError
 from kerascls.formats.card import Card
-from kerascls.formats.keras import save_h5, save_keras, save_weights
+from kerascls.formats.h5 import save_h5
+from kerascls.formats.keras import save_keras
 from kerascls.formats.onnx import OnnxModel
+from kerascls.formats.weights import save_weights
 from kerascls.inference.classifier import Classifier
 from kerascls.inference.heat_maps import method
 from kerascls.inference.loading import load

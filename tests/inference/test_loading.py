@@ -12,8 +12,10 @@ from conftest import one_line_error
 import kerascls
 from kerascls.errors import DataError, ModelError
 from kerascls.formats.card import Card
-from kerascls.formats.keras import save_h5, save_keras, save_weights
+from kerascls.formats.h5 import save_h5
+from kerascls.formats.keras import save_keras
 from kerascls.formats.saved_model import save_saved_model
+from kerascls.formats.weights import save_weights
 from kerascls.images.borders import border_sides, usual_border
 from kerascls.inference.loading import load
 

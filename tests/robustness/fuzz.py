@@ -433,7 +433,7 @@ def make_templates(folder: Path) -> None:
     import numpy as np
 
     from kerascls.cli import run
-    from kerascls.formats import keras, litert, onnx, openvino, saved_model
+    from kerascls.formats import h5, keras, litert, onnx, openvino, saved_model, weights
     from kerascls.inference.csv_table import table_key
     from kerascls.inference.loading import load
     from kerascls.recipes.catalog import policy_options
@@ -464,10 +464,10 @@ def make_templates(folder: Path) -> None:
     loaded = load("run")
     for name, writer in {
         "m.keras": keras.save_keras,
-        "m.h5": keras.save_h5,
+        "m.h5": h5.save_h5,
         "m.tflite": litert.save_litert,
         "m.onnx": onnx.save_onnx,
-        "weights": keras.save_weights,
+        "weights": weights.save_weights,
         "saved_model": saved_model.save_saved_model,
         "openvino": openvino.save_openvino,
     }.items():

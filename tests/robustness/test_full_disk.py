@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 from kerascls.cli import run as kerascls_command
-from kerascls.commands.export import EXPORT_FORMATS
+from kerascls.formats.registry import FORMATS
 from kerascls.runs.run import Run
 
 SIZE = 32 * 2**20
@@ -64,7 +64,7 @@ def filled(disk, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "format",
-    [pytest.param(f, marks=() if f in ("keras", "weights", "onnx") else pytest.mark.slow) for f in EXPORT_FORMATS],
+    [pytest.param(f, marks=() if f in ("keras", "weights", "onnx") else pytest.mark.slow) for f in FORMATS],
 )
 def test_an_export_is_whole_or_absent(filled, format):
     words = ["export", "run", "--format", format, *(["--data", "digits"] if "int8" in format else [])]

@@ -7,8 +7,6 @@ states a field twice, or in pieces, means the same here and there.
 import functools
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
 _TYPES = {"int": 3, "string": 12, "message": 11}  # bytes for a string: damaged text is then for us to refuse
 
 
@@ -23,6 +21,8 @@ def schema(text: str) -> dict[str, Any]:
     >>> Pair.FromString(Pair(key=b"a", value=[1, 2]).SerializeToString()).value
     [1, 2]
     """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
     lines = [line.strip() for line in text.strip().splitlines()]
     file = descriptor_pb2.FileDescriptorProto(name=f"{hash(text)}.proto", package="kerascls", syntax="proto2")
     for line in lines:
