@@ -1,7 +1,8 @@
 """`kerascls export`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -9,6 +10,9 @@ from click.shell_completion import CompletionItem
 from kerascls.commands._command import Command
 from kerascls.commands._options import data_dir_option
 from kerascls.commands._output import announce
+
+if TYPE_CHECKING:
+    from kerascls.exporting.export import Export
 
 
 class _FormatType(click.ParamType):
@@ -75,15 +79,15 @@ def command(
     data_dir: str | None,
 ) -> None:
     """Write RUN's model in another format, proven to answer alike in a fresh process."""
-    from kerascls.exporting.export import Exporter, export_all, headings, row
+    from kerascls.exporting.export import Exporter, export_all
 
     if all_ and out is not None:
         raise click.UsageError("--all writes under RUN/exports: leave out --out.")
     exporter = Exporter(run, images, calibration, data, data_dir)
     announce(exporter.notice)
     if all_:
-        click.echo(headings())
-        failed = export_all(exporter, lambda name, found: click.echo(row(name, found)))
+        click.echo(_line(_COLUMNS))
+        failed = export_all(exporter, lambda name, found: click.echo(_row(name, found)))
     else:
         exported = exporter.export(format_, out)
         click.echo(
@@ -94,3 +98,35 @@ def command(
         click.echo(f"left out: {line}", err=True)
     if all_ and failed:
         raise failed
+
+
+# The table of --all
+
+
+_COLUMNS = ("format", "MB", "images", "difference", "same label", "accuracy", "run's", "ms at 1", "ms at 32", "file")
+_WIDTHS = (14, 8, 6, 10, 10, 8, 6, 8, 8, 0)
+
+
+def _row(name: str, found: "Export | str") -> str:
+    """A line of `--all`'s table."""
+    if isinstance(found, str):
+        return f"{name.ljust(_WIDTHS[0])}  {found}"
+    proof = found.proof
+    accuracies = ("" if share is None else f"{share:.4f}" for share in (proof.accuracy, proof.run_accuracy))
+    cells = (
+        name,
+        f"{found.size / 1e6:.3f}",
+        f"{proof.examples:,}",
+        f"{proof.max_difference:.2g}",
+        f"{proof.agreement:.2%}",
+        *accuracies,
+        f"{proof.ms_1:.2f}",
+        f"{proof.ms_32:.2f}",
+        str(found.path),
+    )
+    return _line(cells)
+
+
+def _line(cells: Sequence[str]) -> str:
+    name, *rest = zip(cells, _WIDTHS, strict=True)
+    return "  ".join([name[0].ljust(name[1]), *(cell.rjust(width) for cell, width in rest)])

@@ -1,13 +1,13 @@
 """Exports of a run, each proven equal to it in a fresh process before it stays."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kerascls.data.dataset import spread
+from kerascls.data.dataset import Dataset, spread
 from kerascls.errors import DataError, KerasclsError, ModelError, OutputError, ProofError
 from kerascls.exporting.proof import Proof, Questions, prove
 from kerascls.formats.registry import FORMATS, is_model, not_installed
@@ -15,6 +15,7 @@ from kerascls.inference.classifier import Classifier
 from kerascls.inference.loading import load
 from kerascls.recipes.catalog import USUAL_FORMATS, nearest
 from kerascls.runs.run import Run, is_run
+from kerascls.runs.samples import read_samples
 from kerascls.system.atomic_files import atomic, one_at_a_time, write_json
 from kerascls.system.json_files import fault, read_json
 from kerascls.system.process import quiet_logs
@@ -56,6 +57,7 @@ class Exporter:
 
     Attributes:
         unread: a line for each image of `images` or `calibration` that could not be read.
+        without_data: why `data` is None.
     """
 
     def __init__(
@@ -72,17 +74,14 @@ class Exporter:
         self.folder = self.run.path / "exports" if self.run else self.path.with_name(f"{self.path.stem}-exports")
         self.images, self.calibration, self.data_name, self.data_dir = images, calibration, data, data_dir
         self.unread: list[str] = []
-        self._classifier: Classifier | None = None
-        self._questions: Questions | None = None
-        self._data: Any = None
+        self.without_data = ""
 
-    @property
+    @functools.cached_property
     def classifier(self) -> Classifier:
-        if self._classifier is None:
-            self._classifier = load(self.path)
-            if self._classifier.keras_model is None:
-                raise ModelError(f"{self.path} is {self._classifier.kind}, which keeps no Keras layers to export.")
-        return self._classifier
+        classifier = load(self.path)
+        if classifier.keras_model is None:
+            raise ModelError(f"{self.path} is {classifier.kind}, which keeps no Keras layers to export.")
+        return classifier
 
     @quiet_logs()
     def export(self, format: str, out: Path | None = None) -> Export:
@@ -95,7 +94,7 @@ class Exporter:
             raise OutputError(f"A {format} export must end in {kind.suffix}. Received: {path.name}")
         if reason := not_installed(format):
             raise OutputError(reason)
-        questions = self.questions()
+        questions = self.questions
         if kind.tolerance is None and (held_out := self.held_out()):
             questions += held_out
         calibration = self.calibration_images() if kind.calibrated else None
@@ -130,21 +129,20 @@ class Exporter:
             known[format] = {"file": FORMATS[format].place, "bytes": made.size, **dataclasses.asdict(made.proof)}
             write_json(file, {"format": 1, "exports": {name: known[name] for name in FORMATS if name in known}})
 
+    @functools.cached_property
     def questions(self) -> Questions:
         """The run's samples, some of them at another size, and the images that were named."""
-        if self._questions is None:
-            card = self.classifier.card
-            files, names = samples(self.run) if self.run else ([], [])
-            found = Questions.of_noise(card)
-            if files:
-                found, unread = Questions.of_files(files, names, card)
-                if unread:
-                    raise DataError(f"A sample of {self.path} cannot be read: {unread[0]}")
-            found += found.resized(card)
-            if self.images is not None:
-                found += self.read(self.images)
-            self._questions = found
-        return self._questions
+        card = self.classifier.card
+        files, names = read_samples(self.run.path / "samples") if self.run else ([], [])
+        found = Questions.of_noise(card)
+        if files:
+            found, unread = Questions.of_files(files, names, card)
+            if unread:
+                raise DataError(f"A sample of {self.path} cannot be read: {unread[0]}")
+        found += found.resized(card)
+        if self.images is not None:
+            found += self.read(self.images)
+        return found
 
     def read(self, folder: str | Path, most: int | None = None) -> Questions:
         """Images of a folder, evenly chosen where there are more than `most`; a subfolder names their class."""
@@ -162,33 +160,33 @@ class Exporter:
         """Raises DataError if images or data that were named cannot be had."""
         from kerascls.images.find import image_files
 
-        self.questions()
+        _ = self.questions
         if self.calibration is not None:
             image_files([self.calibration])
         if self.data_name is not None:
-            self.data()
+            _ = self.data
 
-    def data(self) -> Any:
-        """The run's data set with its splits; a KerasclsError where it is not here, raised where it was named."""
-        if self._data is None:
-            from kerascls.inference.evaluate import run_data
+    @functools.cached_property
+    def data(self) -> Dataset | None:
+        """The run's data set with its splits. Without it: None, or a KerasclsError where it was named."""
+        from kerascls.inference.evaluate import run_data
 
-            try:
-                if self.run is None and self.data_name is None:
-                    raise DataError(f"{self.path} is no run, so its data are not known.")
-                self._data = run_data(self.run, self.classifier, self.data_name, self.data_dir, download=False)[0]
-            except KerasclsError as error:
-                if self.data_name is not None:
-                    raise
-                self._data = error
-        return self._data
+        try:
+            if self.run is None and self.data_name is None:
+                raise DataError(f"{self.path} is no run, so its data are not known.")
+            return run_data(self.run, self.classifier, self.data_name, self.data_dir, download=False)[0]
+        except KerasclsError as error:
+            if self.data_name is not None:
+                raise
+            self.without_data = str(error)
+            return None
 
     def held_out(self) -> Questions | None:
         """Some of the data's test images; None where the data is not here."""
-        data = self.data()
-        if isinstance(data, KerasclsError):
+        if self.data is None:
             return None
-        split = data.splits.get("test") or data.splits.get("validation") or data.splits.get("all")
+        splits = self.data.splits
+        split = splits.get("test") or splits.get("validation") or splits.get("all")
         if split is None:
             return None
         chosen = spread(len(split), HELD_OUT)
@@ -198,10 +196,9 @@ class Exporter:
         """uint8 `(n, *image_shape)`, at most CALIBRATION: of the folder that was named, else training images."""
         if self.calibration is not None:
             return self.read(self.calibration, CALIBRATION).pixels
-        data = self.data()
-        if isinstance(data, KerasclsError):
-            raise DataError(f"int8 needs images to be calibrated by: --calibration DIR. {data}")
-        train = data.splits.get("train") or next(iter(data.splits.values()))
+        if self.data is None:
+            raise DataError(f"int8 needs images to be calibrated by: --calibration DIR. {self.without_data}")
+        train = self.data.splits.get("train") or next(iter(self.data.splits.values()))
         return train.images[spread(len(train), CALIBRATION)]
 
 
@@ -271,63 +268,6 @@ def export_all(exporter: Exporter, tell: Callable[[str, Export | str], None]) ->
                 errors.append(error)
             progress.step()
     return max(errors, key=lambda error: error.exit_code, default=None)
-
-
-_COLUMNS = ("format", "MB", "images", "difference", "same label", "accuracy", "run's", "ms at 1", "ms at 32", "file")
-_WIDTHS = (14, 8, 6, 10, 10, 8, 6, 8, 8, 0)
-
-
-def headings() -> str:
-    """The first line of `--all`'s table."""
-    return _line(_COLUMNS)
-
-
-def row(name: str, found: Export | str) -> str:
-    """A line of `--all`'s table."""
-    if isinstance(found, str):
-        return f"{name.ljust(_WIDTHS[0])}  {found}"
-    proof = found.proof
-    accuracies = ("" if share is None else f"{share:.4f}" for share in (proof.accuracy, proof.run_accuracy))
-    cells = (
-        name,
-        f"{found.size / 1e6:.3f}",
-        f"{proof.examples:,}",
-        f"{proof.max_difference:.2g}",
-        f"{proof.agreement:.2%}",
-        *accuracies,
-        f"{proof.ms_1:.2f}",
-        f"{proof.ms_32:.2f}",
-        str(found.path),
-    )
-    return _line(cells)
-
-
-def _line(cells: Sequence[str]) -> str:
-    name, *rest = zip(cells, _WIDTHS, strict=True)
-    return "  ".join([name[0].ljust(name[1]), *(cell.rjust(width) for cell, width in rest)])
-
-
-def samples(run: Run) -> tuple[list[Path], Sequence[str | None]]:
-    """The encoded images under samples/, in their order, with their classes; none where the run keeps none."""
-    index = run.path / "samples" / "samples.json"
-    if not index.is_file():
-        return [], []
-    try:
-        told = read_json(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{index} is damaged: {error}") from None
-    if wrong := fault(told, {"files": [str], "labels?": [str]}):
-        raise DataError(f"{index} is damaged: {wrong}.")
-    files = [run.path / "samples" / Path(name).name for name in told["files"]]
-    labels = told.get("labels", [None] * len(files))
-    if len(labels) != len(files):
-        raise DataError(f"{index} is damaged: it has {len(files)} files and {len(labels)} labels.")
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise DataError(
-            f"{index.parent} lacks {len(missing)} of the images that samples.json names, first {missing[0]}."
-        )
-    return files, labels
 
 
 def _size(path: Path) -> int:

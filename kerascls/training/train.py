@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kerascls.data.dataset import Dataset, Split, in_batches, skipped_lines, spread
+from kerascls.data.dataset import Dataset, in_batches, skipped_lines
 from kerascls.data.loading import load_recipe_data
 from kerascls.data.remarks import remarks
 from kerascls.data.splits import with_all_splits
@@ -25,15 +25,15 @@ from kerascls.formats.card import Card
 from kerascls.formats.keras import save_keras
 from kerascls.images.borders import usual_border
 from kerascls.inference import metrics
-from kerascls.inference.classifier import Classifier
 from kerascls.inference.evaluate import answers_to, draw
 from kerascls.inference.loading import load
 from kerascls.recipes.catalog import is_ours, model_file
 from kerascls.recipes.load import load_config, override_tables
 from kerascls.recipes.schema import Config
 from kerascls.runs.run import CHECKPOINT, Run, now
+from kerascls.runs.samples import SAMPLE_BATCH_SIZE, write_samples
 from kerascls.runs.seen import Seen
-from kerascls.system.atomic_files import atomic, write_csv, write_json, write_text
+from kerascls.system.atomic_files import write_csv, write_json, write_text
 from kerascls.system.machine import versions
 from kerascls.system.process import deterministic_ops, put_back
 from kerascls.system.status import shown
@@ -41,7 +41,6 @@ from kerascls.training.fit import Fit
 from kerascls.training.resume import Ended, advice, code_digest, interrupted, portable, taken_up
 
 BORDERS = 1000  # training images, or somewhat more, whose borders are looked at
-SAMPLE_BATCH_SIZE = 32  # at which samples/ keeps the run's probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -475,29 +474,3 @@ class _Training(Fit):
                 file=sys.stderr,
                 flush=True,
             )
-
-
-def write_samples(folder: Path, split: Split, classifier: Classifier, most: int) -> None:
-    """Encoded images, spread evenly over a split, with labels and the run's probabilities: what exports are held to.
-
-    samples.json has `files`, `labels` (names), `probabilities` (n, num_classes) and the `batch_size` of those.
-    """
-    from kerascls.images.files import encode_png
-
-    chosen = spread(len(split), most)
-    files = [f"{i:03d}.png" for i in range(len(chosen))]
-    with atomic(folder, replace_folder=True) as temporary:
-        temporary.mkdir()
-        for file, image in zip(files, split.images[chosen], strict=True):
-            (temporary / file).write_bytes(encode_png(image))
-        seen = np.stack(classifier.read([temporary / file for file in files]))  # under "center_crop" cut once more
-        probabilities = classifier.probabilities(seen, SAMPLE_BATCH_SIZE)
-        write_json(
-            temporary / "samples.json",
-            {
-                "files": files,
-                "labels": [classifier.class_names[i] for i in split.labels[chosen]],
-                "probabilities": probabilities.tolist(),
-                "batch_size": SAMPLE_BATCH_SIZE,
-            },
-        )
