@@ -61,7 +61,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     default=RESULTS,
     help="[default: benchmarks/results.json]",
 )
-@click.option("--table", "only_table", is_flag=True, help="Measure nothing: write README.md's table from the results.")
+@click.option("--table", "only_table", is_flag=True, help="Measure nothing: write docs/results/benchmarks.md's table.")
 def main(
     names: Sequence[str],
     data_dir: str | None,
