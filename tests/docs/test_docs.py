@@ -125,7 +125,7 @@ class Shell:
             return self.serve(line)
         line = line.replace("8501", self.port)  # which something else may have here
         process = subprocess.run(
-            line, shell=True, capture_output=True, text=True, env=self.environment, timeout=600, check=False
+            line, shell=True, capture_output=True, text=True, env=self.environment, timeout=1200, check=False
         )
         assert process.returncode == 0, f"{line}\n{process.stdout}{process.stderr}"
         return process.stdout, process.stderr
@@ -145,7 +145,7 @@ class Shell:
             Path(head[1]).write_text(text)
             command = [*head[2].split(), "--epochs", "1"]
         process = subprocess.run(
-            command, capture_output=True, text=True, env=self.environment, timeout=600, check=False
+            command, capture_output=True, text=True, env=self.environment, timeout=1200, check=False
         )
         assert process.returncode == 0, f"{text}\n{process.stderr}"
 
@@ -317,10 +317,13 @@ def test_json_outputs_have_the_keys_that_their_page_describes(readers_folder, ca
         assert sections[head] - sometimes <= set(answer) <= sections[head], head
     other = printed("evaluate", "run", "--data", "my_digits", "--json")
     assert set(other) == set(trained["test"]) | {"seen"} <= sections["Scores"]
+    page = PAGES["docs/reference/json-outputs.md"]
     columns = Path("run/history.csv").read_text().splitlines()[0].split(",")
-    assert all(f"`{name}`" in PAGES["docs/reference/json-outputs.md"] for name in columns)
     (export,) = read("exports/export.json")["exports"].values()
-    assert all(f'"{key}"' in PAGES["docs/reference/json-outputs.md"] for key in export)
+    manifest = read("manifest.json")
+    for key in (*columns, *manifest["device"], *manifest["data"], *manifest["parameters"], *manifest["seconds"]):
+        assert f"`{key}`" in page, key
+    assert all(f'"{key}"' in page for key in export)
 
 
 # What else is written
