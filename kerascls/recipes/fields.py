@@ -1,14 +1,12 @@
-"""Checks of single values of a recipe."""
+"""The keys of a recipe: a dataclass field that knows its rule, and checks of single values."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from kerascls.recipes.catalog import (
-    USUAL_KEYS,
-    nearest,
-)
+from kerascls.recipes.catalog import USUAL_KEYS, nearest
 
 LARGEST_WHOLE = 2**31 - 1
 
@@ -19,6 +17,29 @@ def usual_keys(section: str) -> dict[str, str]:
 
 
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
+
+
+def key(
+    default: Any = dataclasses.MISSING,
+    *,
+    doc: str,
+    types: tuple[type, ...],
+    choices: tuple | None = None,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    items: tuple[int, ...] | None = None,
+    example: str | None = None,
+) -> Any:
+    """A dataclass field that knows its types, its range and what it is for.
+
+    `low` and `high` are included, `above` is not. `items` are the lengths that a list of whole numbers may have.
+    """
+    rule = {"doc": doc, "types": types, "choices": choices, "low": low, "above": above, "high": high, "items": items}
+    rule["example"] = example
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=rule)
+    return dataclasses.field(default=default, metadata=rule)
 
 
 def value_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
@@ -32,8 +53,8 @@ def value_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
     if rule["items"]:
         if len(value) not in rule["items"] or any(type(item) is not int for item in value):
             lengths = " or ".join(str(length) for length in rule["items"])
-            told = f", as in {rule['example']}" if rule["example"] else ""
-            return f"a list of {lengths} whole numbers{told}"
+            example = f", as in {rule['example']}" if rule["example"] else ""
+            return f"a list of {lengths} whole numbers{example}"
         numbers = value
     else:
         numbers = [value] if isinstance(value, int | float) else []

@@ -9,45 +9,24 @@ from typing import Any
 
 import tomli_w
 
+from kerascls.recipes.fields import key
+
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "lion")
 SCHEDULES = ("constant", "cosine", "linear")
 RESIZE_RULES = ("stretch", "nearest", "center_crop")
 
 
-def _key(
-    default: Any = dataclasses.MISSING,
-    *,
-    doc: str,
-    types: tuple[type, ...],
-    choices: tuple | None = None,
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    items: tuple[int, ...] | None = None,
-    example: str | None = None,
-) -> Any:
-    """A dataclass field that knows its types, its range and what it is for.
-
-    `low` and `high` are included, `above` is not. `items` are the lengths that a list of whole numbers may have.
-    """
-    rule = {"doc": doc, "types": types, "choices": choices, "low": low, "above": above, "high": high, "items": items}
-    rule["example"] = example
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=rule)
-    return dataclasses.field(default=default, metadata=rule)
-
-
 @dataclasses.dataclass(frozen=True)
 class Data:
-    name: str = _key(
+    name: str = key(
         "",
         types=(str,),
         doc='a data set\'s name, a folder of class folders, tfds:NAME, a FILE.npz, or ./my_data.py; "" asks for --data',
     )
-    classes: list[str] = _key(
+    classes: list[str] = key(
         [], types=(list,), doc="class names in the order of the outputs, which the data must have; [] takes the data's"
     )
-    validation: int | float | str = _key(
+    validation: int | float | str = key(
         0.1,
         types=(int, float, str),
         low=0,
@@ -56,13 +35,13 @@ class Data:
             'or "test" to validate on the test split as some articles do (then keep = "last")'
         ),
     )
-    test: int | float = _key(
+    test: int | float = key(
         0.1,
         types=(int, float),
         low=0,
         doc="held out of train where the data has no test split: a count, a fraction below 1, 0 for none",
     )
-    image_shape: list[int] = _key(
+    image_shape: list[int] = key(
         [],
         types=(list,),
         items=(0, 3),
@@ -70,7 +49,7 @@ class Data:
         doc=("[height, width, channels] that images are resized to; [] is the data set's own; 64 is [64, 64, 3]"),
         example="--set 'data.image_shape=[64, 64, 3]', or 64 for short",
     )
-    resize: str = _key(
+    resize: str = key(
         "stretch",
         types=(str,),
         choices=RESIZE_RULES,
@@ -79,29 +58,29 @@ class Data:
             "shorter side to 8/7 of its length (256 for 224), then the centre"
         ),
     )
-    canvas: list[int] = _key(
+    canvas: list[int] = key(
         [],
         types=(list,),
         items=(0, 2),
         low=1,
         doc="[height, width] of training images before the policy, which must end at image_shape; [] is image_shape",
     )
-    background: list[int] = _key(
+    background: list[int] = key(
         [255, 255, 255], types=(list,), items=(3,), low=0, high=255, doc="RGB that transparent pixels lie on"
     )
-    cache_mb: int = _key(
+    cache_mb: int = key(
         2048,
         types=(int,),
         low=0,
         doc="images of a folder are kept decoded in memory where they take at most so many megabytes; 0 never does",
     )
-    on_bad_image: str = _key(
+    on_bad_image: str = key(
         "skip",
         types=(str,),
         choices=("skip", "error"),
         doc="of an image in a folder that cannot be read: skip leaves it out and says so, error stops before training",
     )
-    max_bad_share: float = _key(
+    max_bad_share: float = key(
         0.05,
         types=(float, int),
         low=0,
@@ -112,33 +91,33 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    name: str = _key(types=(str,), doc="a model's name or ./my_net.py; other keys of [model] go to its build()")
+    name: str = key(types=(str,), doc="a model's name or ./my_net.py; other keys of [model] go to its build()")
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    epochs: int = _key(types=(int,), low=1, doc="passes over the training split")
-    batch_size: int = _key(32, types=(int,), low=1, doc="images a step")
-    optimizer: str = _key("adam", types=(str,), choices=OPTIMIZERS, doc="one of " + ", ".join(OPTIMIZERS))
-    learning_rate: float = _key(1e-3, types=(float, int), above=0, doc="the schedule's highest")
-    schedule: str = _key(
+    epochs: int = key(types=(int,), low=1, doc="passes over the training split")
+    batch_size: int = key(32, types=(int,), low=1, doc="images a step")
+    optimizer: str = key("adam", types=(str,), choices=OPTIMIZERS, doc="one of " + ", ".join(OPTIMIZERS))
+    learning_rate: float = key(1e-3, types=(float, int), above=0, doc="the schedule's highest")
+    schedule: str = key(
         "constant",
         types=(str,),
         choices=SCHEDULES,
         doc=("after warm-up the learning rate stays, or falls to 0 along a half cosine or a line, step by step"),
     )
-    warmup_epochs: float = _key(0.0, types=(float, int), low=0, doc="the learning rate climbs linearly for so long")
-    momentum: float = _key(0.9, types=(float, int), low=0, high=1, doc="of sgd and rmsprop")
-    beta_2: float = _key(0.999, types=(float, int), low=0, high=1, doc="of adam, adamw and nadam")
-    epsilon: float = _key(1e-7, types=(float, int), above=0, doc="of adam, adamw, nadam and rmsprop")
-    weight_decay: float = _key(0.0, types=(float, int), low=0, doc="decoupled, of any optimiser")
-    exclude_from_weight_decay: list[str] = _key(
+    warmup_epochs: float = key(0.0, types=(float, int), low=0, doc="the learning rate climbs linearly for so long")
+    momentum: float = key(0.9, types=(float, int), low=0, high=1, doc="of sgd and rmsprop")
+    beta_2: float = key(0.999, types=(float, int), low=0, high=1, doc="of adam, adamw and nadam")
+    epsilon: float = key(1e-7, types=(float, int), above=0, doc="of adam, adamw, nadam and rmsprop")
+    weight_decay: float = key(0.0, types=(float, int), low=0, doc="decoupled, of any optimiser")
+    exclude_from_weight_decay: list[str] = key(
         ["bias", "gamma", "beta", "scale"],
         types=(list,),
         doc="names of variables that weight_decay leaves alone: biases, and what normalisation learns; [] decays all",
     )
-    ema_momentum: float = _key(
+    ema_momentum: float = key(
         0.0,
         types=(float, int),
         low=0,
@@ -148,10 +127,10 @@ class Train:
             "normalisation's moments taken anew of up to 100 training batches; 0 for none"
         ),
     )
-    label_smoothing: float = _key(
+    label_smoothing: float = key(
         0.0, types=(float, int), low=0, high=1, doc="share of each label spread over all classes"
     )
-    class_weight: str = _key(
+    class_weight: str = key(
         "none",
         types=(str,),
         choices=("none", "balanced"),
@@ -160,39 +139,39 @@ class Train:
             "is unweighted"
         ),
     )
-    keep: str = _key(
+    keep: str = key(
         "best",
         types=(str,),
         choices=("best", "last"),
         doc="which epoch is saved; best is by validation loss, the plain cross-entropy",
     )
-    early_stopping_patience: int = _key(
+    early_stopping_patience: int = key(
         0, types=(int,), low=0, doc=("stop after so many epochs without a better validation loss; 0 never stops early")
     )
-    drop_remainder: bool = _key(False, types=(bool,), doc="leave out the last partial batch of an epoch")
-    seed: int = _key(0, types=(int,), low=0, high=2**31 - 1, doc="of initial weights, epoch order and all else random")
-    steps_per_execution: int = _key(0, types=(int,), low=0, doc="steps a call into TensorFlow; 0 chooses by batch size")
-    checkpoint_steps: int = _key(
+    drop_remainder: bool = key(False, types=(bool,), doc="leave out the last partial batch of an epoch")
+    seed: int = key(0, types=(int,), low=0, high=2**31 - 1, doc="of initial weights, epoch order and all else random")
+    steps_per_execution: int = key(0, types=(int,), low=0, doc="steps a call into TensorFlow; 0 chooses by batch size")
+    checkpoint_steps: int = key(
         0,
         types=(int,),
         low=0,
         doc=("a checkpoint every so many steps, as well as after epochs; 0 for every ten minutes"),
     )
-    save_epochs: bool = _key(False, types=(bool,), doc="keep a file of every epoch as well, epochs/001.keras and so on")
-    samples: int = _key(
+    save_epochs: bool = key(False, types=(bool,), doc="keep a file of every epoch as well, epochs/001.keras and so on")
+    samples: int = key(
         64, types=(int,), low=0, doc="test images kept with the run to prove exports by; 0 for private data"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Finetune:
-    epochs: int = _key(
+    epochs: int = key(
         0,
         types=(int,),
         low=0,
         doc="epochs after those of [train], from the kept one on, in which the backbone trains too",
     )
-    unfreeze: int | str = _key(
+    unfreeze: int | str = key(
         0,
         types=(int, str),
         low=0,
@@ -201,14 +180,14 @@ class Finetune:
             '"conv5_block1": it and all after it; batch normalisation stays frozen'
         ),
     )
-    learning_rate: float = _key(1e-5, types=(float, int), above=0, doc="of a new optimiser, of train.optimizer's kind")
-    schedule: str = _key("cosine", types=(str,), choices=SCHEDULES, doc="over these epochs")
-    warmup_epochs: float = _key(0.0, types=(float, int), low=0, doc="the learning rate climbs linearly for so long")
+    learning_rate: float = key(1e-5, types=(float, int), above=0, doc="of a new optimiser, of train.optimizer's kind")
+    schedule: str = key("cosine", types=(str,), choices=SCHEDULES, doc="over these epochs")
+    warmup_epochs: float = key(0.0, types=(float, int), low=0, doc="the learning rate climbs linearly for so long")
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    views: int = _key(
+    views: int = key(
         0,
         types=(int,),
         low=0,
@@ -218,7 +197,7 @@ class Features:
             "and trains the head on those: the image as it is, and K - 1 that the policy draws"
         ),
     )
-    precision: str = _key(
+    precision: str = key(
         "float32",
         types=(str,),
         choices=("float32", "bf16"),
@@ -227,7 +206,7 @@ class Features:
             "processor has it, and says how near that comes; the saved model is float32 either way"
         ),
     )
-    engine: str = _key(
+    engine: str = key(
         "auto",
         types=(str,),
         choices=("auto", "tensorflow", "openvino"),
@@ -237,14 +216,14 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    policy: list[dict[str, Any]] = _key(
+    policy: list[dict[str, Any]] = key(
         [],
         types=(list,),
         doc=(
             'applied in order in the training step, as [{name = "affine", degrees = 10, shift = 0.1}, {name = "flip"}]'
         ),
     )
-    until: float = _key(
+    until: float = key(
         1.0,
         types=(float, int),
         low=0,
@@ -258,7 +237,7 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    devices: str = _key(
+    devices: str = key(
         "auto",
         types=(str,),
         doc=(
@@ -266,7 +245,7 @@ class Devices:
             "do), or cpu:0,1: two logical CPU devices, to try sharing where there is no GPU"
         ),
     )
-    precision: str = _key(
+    precision: str = key(
         "float32",
         types=(str,),
         choices=("float32", "bfloat16", "float16", "auto"),
@@ -275,15 +254,15 @@ class Devices:
             "is bfloat16 where the processor has it"
         ),
     )
-    xla: bool = _key(
+    xla: bool = key(
         False,
         types=(bool,),
         doc="compile the training step with XLA where it can be: one GPU, no augmentation policy, not deterministic",
     )
-    deterministic: bool = _key(
+    deterministic: bool = key(
         False, types=(bool,), doc="a GPU's runs too repeat to the bit, and take longer; a CPU's always repeat"
     )
-    shards: int = _key(
+    shards: int = key(
         1,
         types=(int,),
         low=1,
@@ -297,7 +276,7 @@ class Devices:
 
 @dataclasses.dataclass(frozen=True)
 class Fallback:
-    data: str = _key("", types=(str,), doc="embedded data set used, and announced, where data.name cannot be had")
+    data: str = key("", types=(str,), doc="embedded data set used, and announced, where data.name cannot be had")
     train: dict[str, Any] = dataclasses.field(default_factory=dict)  # keys of [train] that differ then
     augment: dict[str, Any] = dataclasses.field(default_factory=dict)  # likewise of [augment]
 
@@ -324,19 +303,10 @@ class Config:
 
     def as_tables(self) -> dict[str, dict[str, Any]]:
         """The recipe as TOML tables, every key written out."""
-        fallback = (
-            {"data": self.fallback.data, **self.fallback.train, **self.fallback.augment} if self.fallback.data else {}
-        )
-        tables = {
-            "data": dataclasses.asdict(self.data),
-            "model": {"name": self.model.name, **self.model.options},
-            "train": dataclasses.asdict(self.train),
-            "finetune": dataclasses.asdict(self.finetune),
-            "features": dataclasses.asdict(self.features),
-            "augment": dataclasses.asdict(self.augment),
-            "devices": dataclasses.asdict(self.devices),
-            "fallback": fallback,
-        }
+        fallback = self.fallback
+        tables = {section: dataclasses.asdict(getattr(self, section)) for section in SECTIONS}
+        tables["model"] = {"name": self.model.name, **self.model.options}
+        tables["fallback"] = {"data": fallback.data, **fallback.train, **fallback.augment} if fallback.data else {}
         return {name: table for name, table in tables.items() if table}
 
     def as_toml(self) -> str:
