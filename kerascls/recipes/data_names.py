@@ -1,19 +1,11 @@
 """What a recipe's `data.name` may be, and what is wrong with one that is not."""
 
 import contextlib
-import dataclasses
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kerascls.images.kinds import HEAD_BYTES, image_kind, unread_kind
-from kerascls.recipes.catalog import (
-    dataset_files,
-    names_beside,
-    nearest,
-)
-from kerascls.recipes.fields import usual_keys, value_fault
+from kerascls.recipes.catalog import dataset_files, names_beside, nearest
 
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet", ".feather")
 _ARCHIVES = (  # where they stand, the bytes, and the kind
@@ -26,28 +18,6 @@ _ARCHIVES = (  # where they stand, the bytes, and the kind
     (0, b"7z\xbc\xaf\x27\x1c", "7z"),
     (0, b"Rar!\x1a\x07", "RAR"),
 )
-
-
-def check_table(
-    table: Mapping[str, Any], section: str, cls: type, problems: list[str], need_all: bool = True
-) -> dict[str, Any]:
-    """The keys of `table` that are right; a line in `problems` for each that is not."""
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
-    good = {}
-    for key, value in table.items():
-        if key not in fields:
-            problems.append(f"{section}.{key} is not a key.{nearest(key, fields, usual_keys(section))}")
-        elif fault := value_fault(value, fields[key].metadata):
-            problems.append(f"{section}.{key} must be {fault}. Received: {value!r}")
-        else:
-            whole_is_float = fields[key].metadata["types"][0] is float and type(value) is int
-            good[key] = float(value) if whole_is_float else value
-    if need_all:
-        for name, field in fields.items():
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            if required and name not in table:
-                problems.append(f"{section}.{name} is missing: {field.metadata['doc']}.")
-    return good
 
 
 def data_problems(name: str, key: str) -> list[str]:

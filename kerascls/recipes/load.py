@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kerascls.errors import ConfigError
-from kerascls.recipes.catalog import USUAL_KEYS, dataset_files, nearest, recipe_path
-from kerascls.recipes.checks import model_problems, policy_problems, size_problems
-from kerascls.recipes.data_names import check_table, data_problems
-from kerascls.recipes.fields import devices_fault, value_fault
-from kerascls.recipes.schema import SECTIONS, Augment, Config, Data, Devices, Fallback, Features, Finetune, Model, Train
-
-# Reading and checking
+from kerascls.recipes.catalog import USUAL_KEYS, nearest, recipe_path
+from kerascls.recipes.fields import value_fault
+from kerascls.recipes.rules import RULES, RULES_OF_OLD_RUNS
+from kerascls.recipes.schema import SECTIONS, Config, Finetune, Train
+from kerascls.recipes.sections import check_fallback, check_model, check_section, section_problems
 
 
 def parse_sets(sets: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -138,104 +136,20 @@ def config_from_toml(text: str, recipe: str, fallback_for: str | None) -> Config
 
 def _check(tables: dict[str, Any], recipe: str, file: str, fallback_for: str | None, look: bool = True) -> Config:
     """`look`: whether to look up what `data.name` and `model.name` name."""
-    problems: list[str] = []
-    for section in tables:
-        if section not in SECTIONS:
-            problems.append(f"[{section}] is not a section.{nearest(section, SECTIONS)} Known: {', '.join(SECTIONS)}.")
-        elif not isinstance(tables[section], dict):
-            problems.append(f"{section} must be a table, [{section}]. Received: {tables[section]!r}")
-    tables = {section: table for section, table in tables.items() if isinstance(table, dict)}
-    data = check_table(tables.get("data", {}), "data", Data, problems)
-    train = check_table(tables.get("train", {}), "train", Train, problems)
-    finetune = check_table(tables.get("finetune", {}), "finetune", Finetune, problems)
-    features = check_table(tables.get("features", {}), "features", Features, problems)
-    augment = check_table(tables.get("augment", {}), "augment", Augment, problems)
-    problems.extend(policy_problems(augment.get("policy", [])))
-    devices = check_table(tables.get("devices", {}), "devices", Devices, problems)
-    if (fault := devices_fault(devices.get("devices", "auto"))) is not None:
-        problems.append(fault)
-    model_table = tables.get("model", {})
-    model = check_table(_only(model_table, "name"), "model", Model, problems)
-    options = {key: value for key, value in model_table.items() if key != "name"}
-    if "name" in model:
-        model["options"] = options
-        if look:
-            problems.extend(model_problems(model["name"], options))
-    in_fallback = tables.get("fallback", {})
-    fallback = check_table(_only(in_fallback, "data"), "fallback", Fallback, problems)
-    fallback["augment"] = check_table(_only(in_fallback, "policy"), "fallback", Augment, problems)
-    fallback["train"] = check_table(
-        {key: value for key, value in in_fallback.items() if key not in ("data", "policy")},
-        "fallback",
-        Train,
-        problems,
-        need_all=False,
-    )
-    problems.extend(policy_problems(fallback["augment"].get("policy", [])))
-    if look:
-        problems.extend(data_problems(data.get("name", ""), "data.name"))
-    if fallback.get("data") and fallback["data"] not in dataset_files():
-        problems.append(f"fallback.data must be an embedded data set. Received: {fallback['data']!r}")
-    validation = data.get("validation", Data.validation)
-    if isinstance(validation, str) and validation != "test":
-        problems.append(f'data.validation must be a number or "test". Received: {validation!r}')
-    for key in ("validation", "test"):
-        if isinstance(data.get(key), float) and data[key] >= 1:
-            problems.append(f"data.{key} as a fraction must be below 1. Received: {data[key]!r}")
-    classes = data.get("classes", [])
-    if not all(isinstance(name, str) and name for name in classes) or len(set(classes)) != len(classes):
-        problems.append(f"data.classes must be a list of different names. Received: {classes!r}")
-    excluded = train.get("exclude_from_weight_decay", [])
-    if not all(isinstance(name, str) and name for name in excluded):
-        problems.append(f"train.exclude_from_weight_decay must be a list of names. Received: {excluded!r}")
-    if data.get("canvas"):
-        if not data.get("image_shape"):
-            problems.append(f"data.canvas needs data.image_shape. Received: canvas = {data['canvas']!r}")
-        if augment.get("until", 1) < 1:
-            problems.append(f"augment.until must be 1 where there is a data.canvas. Received: {augment['until']!r}")
-    if data.get("image_shape") and not problems:
-        problems.extend(size_problems(data.get("canvas", []), augment.get("policy", []), data["image_shape"]))
-    if data.get("image_shape") and data["image_shape"][2:] not in ([1], [3]):
-        problems.append(f"data.image_shape must end in 1 or 3 channels. Received: {data['image_shape']!r}")
-    if validation == "test" and train.get("keep", "best") == "best":
-        problems.append(
-            'train.keep must be "last" where data.validation is "test": choosing an epoch by the test '
-            'split would spoil its score. Received: keep = "best"'
-        )
-    if train.get("early_stopping_patience") and validation in ("test", 0):
-        problems.append(
-            "train.early_stopping_patience needs a validation split that is not the test split. "
-            f"Received: data.validation = {validation!r}"
-        )
-    for section, table in (("train", train), ("finetune", finetune)) if look else ():  # an old run may have any
-        epochs, warmup = table.get("epochs", 0), table.get("warmup_epochs", 0)
-        if epochs and warmup >= epochs:
-            problems.append(
-                f"{section}.warmup_epochs must be below {section}.epochs, {epochs}, or the training is all warm-up. "
-                f"Received: {warmup:g}"
-            )
-    if finetune.get("epochs") and not finetune.get("unfreeze"):
-        problems.append("finetune.unfreeze must say which layers of the backbone train in the finetune.epochs.")
-    policy = [entry.get("name") for entry in augment.get("policy", []) if isinstance(entry, dict)]
-    mixing = [name for name in policy if name in ("mixup", "cutmix")]
-    if features.get("views") and mixing:
-        problems.append(f"features.views keeps each image by itself, and {mixing[0]} mixes two. Leave one of them out.")
+    problems = section_problems(tables)
+    given = {section: table for section in SECTIONS if isinstance(table := tables.get(section, {}), dict)}
+    checked: dict[str, dict[str, Any]] = {}
+    for section in sorted(SECTIONS, key=("model", "fallback").__contains__):  # last, those with keys of others
+        table = given.get(section, {})
+        if section == "model":
+            checked[section] = check_model(table, problems, look)
+        elif section == "fallback":
+            checked[section] = check_fallback(table, problems)
+        else:
+            checked[section] = check_section(table, section, problems)
+    for rule in RULES if look else RULES_OF_OLD_RUNS:
+        rule(checked, problems)
     if problems:
         head = f"{file} has {len(problems)} fault{'s' if len(problems) > 1 else ''}:"
         raise ConfigError("\n  ".join([head, *problems]) if len(problems) > 1 else f"{head} {problems[0]}")
-    return Config(
-        recipe,
-        Data(**data),
-        Model(**model),
-        Train(**train),
-        Finetune(**finetune),
-        Features(**features),
-        Augment(**augment),
-        Devices(**devices),
-        Fallback(**fallback),
-        fallback_for,
-    )
-
-
-def _only(table: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {key: table[key]} if key in table else {}
+    return Config(recipe, **{name: cls(**checked[name]) for name, cls in SECTIONS.items()}, fallback_for=fallback_for)
