@@ -13,13 +13,14 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from kerascls.data.dataset import Dataset, fit_arrays, rename
 from kerascls.errors import DataError, DataMissing, KerasclsError, printable
 from kerascls.recipes.catalog import dataset_files
 from kerascls.recipes.data_names import TABLES, data_fault
@@ -27,12 +28,8 @@ from kerascls.recipes.load import load_config
 from kerascls.recipes.notices import fallback_notice
 from kerascls.recipes.schema import Config, Data
 from kerascls.system.memory import check, shareable
-from kerascls.system.status import doing
-
-if TYPE_CHECKING:
-    pass
-from kerascls.data.dataset import Dataset, fit_arrays, rename
 from kerascls.system.names import nfc
+from kerascls.system.status import doing
 
 
 def load_dataset(
@@ -89,6 +86,18 @@ def load_dataset(
         if not classes:
             _check_trainable(dataset)
         return dataset
+    return _load_code(name, root, download, image_shape, background, resize)
+
+
+def _load_code(
+    name: str,
+    root: str | None,
+    download: bool,
+    image_shape: tuple[int, int, int] | None,
+    background: tuple[int, int, int],
+    resize: str,
+) -> Dataset:
+    """A data set that a Python file loads, ours or a user's, brought to `image_shape`."""
     load = dataset_module(name).load
     offered = {
         "root": root,
@@ -97,6 +106,25 @@ def load_dataset(
         "background": background,
         "resize": resize,
     }
+    dataset = _call_load(name, load, offered)
+    resized_by_load = "resize" in inspect.signature(load).parameters or resize != "center_crop"
+    rest = {**vars(dataset)}
+    splits = dict(rest.pop("splits"))
+    del dataset  # so that each split's images go as soon as they are brought to their shape
+    copies = [len(split) * math.prod(image_shape or split.images.shape[1:]) for split in splits.values()]
+    held = sum(split.images.nbytes for split in splits.values())
+    check(f"{rest['name']}: copies of its images", max(copies), f"Return fewer from {name}.", held)
+    for key in splits:
+        images = splits[key].images
+        if not (resized_by_load and tuple(image_shape or images.shape[1:]) == images.shape[1:]):
+            images = fit_arrays(images, image_shape, resize)
+        splits[key] = dataclasses.replace(splits[key], images=shareable(images))
+        del images
+    return Dataset(splits=splits, **rest)
+
+
+def _call_load(name: str, load: Callable[..., Any], offered: Mapping[str, Any]) -> Dataset:
+    """What `load` returns, called with those of the `offered` arguments that it takes."""
     try:
         with doing(f"reading {name}"):
             dataset = load(**{key: offered[key] for key in inspect.signature(load).parameters if key in offered})
@@ -108,20 +136,7 @@ def load_dataset(
         raise DataError(f"{name}: load() failed: {type(error).__name__}: {error}") from None
     if not isinstance(dataset, Dataset):
         raise DataError(f"{name}: load() must return a kerascls.datasets.Dataset. Received: {type(dataset).__name__}")
-    as_it_is = "resize" in inspect.signature(load).parameters or resize != "center_crop"
-    rest = {**vars(dataset)}
-    splits = dict(rest.pop("splits"))
-    del dataset  # so that each split's images go as soon as they are brought to their shape
-    copies = [len(split) * math.prod(image_shape or split.images.shape[1:]) for split in splits.values()]
-    held = sum(split.images.nbytes for split in splits.values())
-    check(f"{rest['name']}: copies of its images", max(copies), f"Return fewer from {name}.", held)
-    for key in splits:
-        images = splits[key].images
-        if not (as_it_is and tuple(image_shape or images.shape[1:]) == images.shape[1:]):
-            images = fit_arrays(images, image_shape, resize)
-        splits[key] = dataclasses.replace(splits[key], images=shareable(images))
-        del images
-    return Dataset(splits=splits, **rest)
+    return dataset
 
 
 def is_folder(name: str) -> bool:
