@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascls.data.dataset import Dataset, Split
-from kerascls.data.folder_index import digests, readable, store_pixels
-from kerascls.data.folder_listing import MOST_NAMED, list_folder
+from kerascls.data.dataset import Dataset, Split, rename
+from kerascls.data.folder_index import Index, Rule, digests, readable, store_pixels
+from kerascls.data.folder_listing import MOST_NAMED, Listing, list_folder
 from kerascls.data.folder_opening import BATCH, decoded_before, examine
 from kerascls.errors import DataError, printable
 from kerascls.images.files import checked_bytes, read_bytes
@@ -161,59 +161,90 @@ def load_folder(
     size = math.prod(image_shape) * len(files)
     kept = size <= cache_mb * 10**6 and fits(size)
     index, pixels = examine(root, files, rule, kept, stop=on_bad_image == "error")
-    ids = {name: i for i, name in enumerate(listing.class_names)}
-    skipped, bad, without = [], [], []
-    splits: dict[str, Split] = {}
+    found = _find(root, listing, index, rule, pixels, stop=on_bad_image == "error")
+    skipped = [*found.without, *listing.skipped, *found.skipped]  # many files would hide a lost class
+    if not found.splits:
+        _check_bad(root, found.bad, len(found.bad), max_bad_share)
+        first = f" The first of {len(skipped)}: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(f"Folder {root} has no image that can be read.{first}")
+    used = set(np.concatenate([np.unique(split.labels) for split in found.splits.values()]).tolist())
+    names = tuple(name for i, name in enumerate(listing.class_names) if i in used)
+    _check_lost(root, found.bad, names, classes)
+    _check_bad(root, found.bad, sum(map(len, found.splits.values())) + len(found.bad), max_bad_share)
+    dataset = Dataset(
+        folder_name(root), "folder", listing.class_names, found.splits, skipped=tuple(skipped), notes=listing.notes
+    )
+    return dataset if len(names) == len(listing.class_names) else rename(dataset, names)
+
+
+@dataclasses.dataclass
+class _Found:
+    """What a folder's splits hold.
+
+    Attributes:
+        splits: those with images that can be read.
+        skipped: files that cannot be read, each with the reason.
+        bad: those of them that look like images, each with the reason and its class.
+        without: class folders without an image that can be read, each with that as the reason.
+    """
+
+    splits: dict[str, Split] = dataclasses.field(default_factory=dict)
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    bad: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
+    without: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+def _find(root: Path, listing: Listing, index: Index, rule: Rule, pixels: np.ndarray | None, stop: bool) -> _Found:
+    """The splits of a folder whose files are examined.
+
+    Raises:
+        DataError: an image is bad, and `stop` says that none may be.
+    """
+    found = _Found()
     at = taken = 0  # of all files, and of those that can be read
     for split, entries in listing.splits.items():
         rows = index.rows[at : at + len(entries)]
         for i in np.flatnonzero(~readable(rows)).tolist():
             file, class_name = entries[i]
-            skipped.append((file, index.reason(at + i)))
+            reason = index.reason(at + i)
+            found.skipped.append((file, reason))
             if rows["image"][i]:
-                bad.append((*skipped[-1], class_name))
-        if bad and on_bad_image == "error":
+                found.bad.append((file, reason, class_name))
+        if found.bad and stop:
             raise DataError(
-                f"Folder {root}: {_told(bad)}. Repair or remove it, or leave out what cannot be read: "
+                f"Folder {root}: {_first_of(found.bad)}. Repair or remove it, or leave out what cannot be read: "
                 "--set data.on_bad_image=skip"
             )
-        chosen = np.flatnonzero(readable(rows)).tolist()
-        labels = np.array([ids[entries[i][1]] for i in chosen], np.int32)
+        good = np.flatnonzero(readable(rows))
+        chosen = [entries[i] for i in good.tolist()]
         if chosen:
             origin = FileImages(
                 root,
-                tuple(entries[i][0] for i in chosen),
-                tuple(digests(rows["content"][chosen])),
-                tuple(rows["checksum"][chosen].tolist()),
+                tuple(file for file, _ in chosen),
+                tuple(digests(rows["content"][good])),
+                tuple(rows["checksum"][good].tolist()),
                 *rule,
             )
             images = origin if pixels is None else Rows(pixels, np.arange(taken, taken + len(chosen)))
-            splits[split] = Split(images, labels, np.arange(len(chosen)), origin)
-        lost = {class_name for _, class_name in entries} - {listing.class_names[i] for i in np.unique(labels)}
-        depth = 1 if split == "all" else 2
-        folders = {"/".join(file.split("/")[:depth]) for file, class_name in entries if class_name in lost}
-        without += [(folder, "has no image that can be read") for folder in sorted(folders, key=natural_key)]
+            found.splits[split] = Split(images, _labels(chosen, listing), np.arange(len(chosen)), origin)
+        found.without += _folders_without(split, entries, {class_name for _, class_name in chosen})
         at, taken = at + len(entries), taken + len(chosen)
-    skipped = [*without, *listing.skipped, *skipped]  # many files would hide a lost class
-    if not splits:
-        _check_bad(root, bad, len(bad), max_bad_share)
-        first = f" The first of {len(skipped)}: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise DataError(f"Folder {root} has no image that can be read.{first}")
-    used = set(np.concatenate([np.unique(split.labels) for split in splits.values()]).tolist())
-    names = tuple(name for i, name in enumerate(listing.class_names) if i in used)
-    _check_lost(root, bad, names, classes)
-    _check_bad(root, bad, sum(map(len, splits.values())) + len(bad), max_bad_share)
-    dataset = Dataset(
-        folder_name(root), "folder", listing.class_names, splits, skipped=tuple(skipped), notes=listing.notes
-    )
-    if len(names) == len(listing.class_names):
-        return dataset
-    from kerascls.data.dataset import rename
-
-    return rename(dataset, names)
+    return found
 
 
-def _told(bad: Sequence[tuple[str, str, str]]) -> str:
+def _labels(entries: Sequence[tuple[str, str]], listing: Listing) -> np.ndarray:
+    ids = {name: i for i, name in enumerate(listing.class_names)}
+    return np.array([ids[class_name] for _, class_name in entries], np.int32)
+
+
+def _folders_without(split: str, entries: Sequence[tuple[str, str]], classes: set[str]) -> list[tuple[str, str]]:
+    """The class folders of `entries` whose class is not among `classes`, those with an image that can be read."""
+    depth = 1 if split == "all" else 2
+    folders = {"/".join(file.split("/")[:depth]) for file, class_name in entries if class_name not in classes}
+    return [(folder, "has no image that can be read") for folder in sorted(folders, key=natural_key)]
+
+
+def _first_of(bad: Sequence[tuple[str, str, str]]) -> str:
     """The first few of files and reasons, each reason by its first sentence."""
     return "; ".join(f"{printable(file)}: {reason.split('. ')[0].rstrip('.')}" for file, reason, _ in bad[:3])
 
@@ -223,7 +254,7 @@ def _check_bad(root: Path, bad: list[tuple[str, str, str]], images: int, max_bad
         needed = math.ceil(1000 * len(bad) / images) / 1000
         raise DataError(
             f"Folder {root}: {len(bad):,} of {images:,} images cannot be read, and data.max_bad_share = "
-            f"{max_bad_share:g} allows {math.ceil(max_bad_share * images):,}. The first: {_told(bad)}. Repair or "
+            f"{max_bad_share:g} allows {math.ceil(max_bad_share * images):,}. The first: {_first_of(bad)}. Repair or "
             f"remove them, or go on without them: --set data.max_bad_share={needed:g}"
         )
 
@@ -237,7 +268,7 @@ def _check_lost(root: Path, bad: list[tuple[str, str, str]], names: tuple[str, .
             of_class.setdefault(name, []).append((file, reason, name))
     if of_class:
         lost = "; ".join(
-            f"{name} ({len(files):,} images; {_told(files[:1])})" for name, files in [*of_class.items()][:3]
+            f"{name} ({len(files):,} images; {_first_of(files[:1])})" for name, files in [*of_class.items()][:3]
         )
         raise DataError(
             f"Folder {root}: no image can be read of {len(of_class):,} of {len(of_class) + len(names):,} classes: "
