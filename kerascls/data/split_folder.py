@@ -7,12 +7,12 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from kerascls.data.folder_listing import SPLITS_FILE, list_folder
+from kerascls.data.folder_listing import SPLITS_FILE, Listing, list_folder
 from kerascls.errors import ConfigError, DataError, OutputError
 from kerascls.images.files import read_bytes
 from kerascls.images.kinds import HEAD_BYTES, refusal
@@ -80,19 +80,45 @@ def split_folder(
     _check_shares(train, validation)
     if order not in ("name", "random"):
         raise ConfigError(f"order must be name or random. Received: {order!r}")
+    _check_places(source, destination)
+    with doing(f"listing {source.name}"):
+        listing = list_folder(source, classes, lambda names: f"--classes {shlex.quote(','.join(names))}")
+    if "all" not in listing.splits:
+        raise DataError(f"Folder {source} is split already: it has {', '.join(listing.splits)}.")
+    wanted = _find_classes(source, listing.class_names, classes)
+    images, skipped = _find_images(source, listing, wanted)
+    planned = {folder: _counts(len(files), train, validation) for folder, files in images.items()}
+    few = [folder for folder, parts in planned.items() if parts["train"] < 1 or min(parts.values()) < 0]
+    if few:
+        named = ", ".join(f"{wanted[folder]} ({len(images[folder])})" for folder in few[:5])
+        raise DataError(
+            f"Folder {source} has too few images of {named}: train takes {train}, validation {validation}. Lower them, "
+            "or leave classes out with --classes."
+        )
+    split_of, moved = _deal(images, planned, _equal_files(source, images), None if order == "name" else seed)
+    rows = [(split_of[file], wanted[folder], file) for folder, files in images.items() for file in files]
+    _fill(destination, source, rows, link)
+    counts = {name: dict.fromkeys(_SPLITS, 0) for name in map(wanted.get, images)}
+    for split, name, _ in rows:
+        counts[name][split] += 1
+    return SplitFolder(destination, counts, [*listing.skipped, *skipped], moved)
+
+
+def _check_places(source: Path, destination: Path) -> None:
     if os.path.lexists(destination):
         raise OutputError(f"{destination} exists already. Remove it, or choose another place.")
     if destination.resolve().is_relative_to(source.resolve()):
         raise OutputError(f"{destination} lies inside {source}. Choose a place outside of it.")
     if source.exists() and not source.is_dir():
         raise DataError(data_fault(str(source)) or f"{source} is no folder. Expected a folder with one folder a class.")
-    with doing(f"listing {source.name}"):
-        listing = list_folder(source, classes, lambda names: f"--classes {shlex.quote(','.join(names))}")
-    if "all" not in listing.splits:
-        raise DataError(f"Folder {source} is split already: it has {', '.join(listing.splits)}.")
-    wanted = _find_classes(source, listing.class_names, classes)
-    images: dict[str, list[str]] = {name: [] for name in wanted}
-    skipped = list(listing.skipped)
+
+
+def _find_images(
+    source: Path, listing: Listing, wanted: Mapping[str, str]
+) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
+    """The images of each wanted class folder, and its other files, each with the reason to skip it."""
+    images: dict[str, list[str]] = {folder: [] for folder in wanted}
+    skipped = []
     with doing(f"looking at {source.name}", len(listing.splits["all"]), "files") as progress:
         for file, folder in listing.splits["all"]:
             progress.step()
@@ -102,51 +128,66 @@ def split_folder(
                     images[folder].append(file)
                 else:
                     skipped.append((file, reason))
-    counts = {wanted[folder]: _counts(len(files), train, validation) for folder, files in images.items()}
-    few = [name for name, parts in counts.items() if parts["train"] < 1 or min(parts.values()) < 0]
-    if few:
-        told = ", ".join(f"{name} ({sum(counts[name].values())})" for name in few[:5])
-        raise DataError(
-            f"Folder {source} has too few images of {told}: train takes {train}, validation {validation}. Lower them, "
-            "or leave classes out with --classes."
-        )
-    rows, moved, home = [], 0, {}
-    content = _equal_files(source, [file for files in images.values() for file in files])
+    return images, skipped
+
+
+def _deal(
+    images: Mapping[str, Sequence[str]],
+    planned: Mapping[str, Mapping[str, int]],
+    content: Mapping[str, bytes],
+    seed: int | None,
+) -> tuple[dict[str, str], int]:
+    """The split of each file, and how many are moved: they lie with an equal file, not where their order puts them.
+
+    Args:
+        images: files by class folder.
+        planned: files in each split, by class folder.
+        content: the SHA-256 of files that may be equal.
+        seed: shuffles each class; None takes files by name.
+    """
+    split_of: dict[str, str] = {}
+    home: dict[str | bytes, str] = {}  # the split of each content
+    moved = 0
     copies = collections.Counter(content.get(file, file) for files in images.values() for file in files)
-    with atomic(destination) as temporary, doing(f"filling {destination.name}", copies.total()) as progress:
-        for folder, files in images.items():
-            places = np.arange(len(files))
-            if order == "random":  # each class by itself, so that leaving one out changes no other
-                places = np.random.Generator(np.random.PCG64(seed)).permutation(places)
-            contents = [content.get(file, file) for file in files]
-            alike = collections.Counter(contents)
-            left = collections.Counter(counts[wanted[folder]])  # that each split still takes
-            left.subtract(home[each] for each in contents if each in home)
-            for each in (contents[place] for place in places):
-                if each not in home:
-                    home[each] = next(split for split in _SPLITS if left[split] > 0)
-                    left[home[each]] -= alike[each]
-            by_order = np.empty(len(files), object)
-            by_order[places] = [split for split, count in counts[wanted[folder]].items() for _ in range(count)]
-            counts[wanted[folder]] = {split: sum(home[each] == split for each in contents) for split in _SPLITS}
-            for file, split, planned in zip(files, map(home.get, contents), by_order, strict=True):
-                progress.step()
-                moved += split != planned and copies[content.get(file, file)] > 1
-                rows.append((split, wanted[folder], file))
-                target = temporary / split / wanted[folder] / file.partition("/")[2]
-                target = free_name(target)  # a class may have two folders, whose names are one in NFC
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if link:
-                    target.symlink_to((source / file).resolve())
-                else:
-                    shutil.copyfile(source / file, target)
-        rows.sort(key=lambda row: _SPLITS.index(row[0]))  # stable: classes and files stay in natural order
+    for folder, files in images.items():
+        places = np.arange(len(files))
+        if seed is not None:  # each class by itself, so that leaving one out changes no other
+            places = np.random.Generator(np.random.PCG64(seed)).permutation(places)
+        contents = [content.get(file, file) for file in files]
+        alike = collections.Counter(contents)
+        left = collections.Counter(planned[folder])  # that each split still takes
+        left.subtract(home[each] for each in contents if each in home)
+        for each in (contents[place] for place in places):
+            if each not in home:
+                home[each] = next(split for split in _SPLITS if left[split] > 0)
+                left[home[each]] -= alike[each]
+        by_order = np.empty(len(files), object)
+        by_order[places] = [split for split, count in planned[folder].items() for _ in range(count)]
+        for file, each, split in zip(files, contents, by_order, strict=True):
+            split_of[file] = home[each]
+            moved += home[each] != split and copies[each] > 1
+    return split_of, moved
+
+
+def _fill(destination: Path, source: Path, rows: Sequence[tuple[str, str, str]], link: bool) -> None:
+    """Copies, or links, each file to its place, and writes splits.csv; `rows` are split, class and file."""
+    with atomic(destination) as temporary, doing(f"filling {destination.name}", len(rows)) as progress:
+        for split, class_name, file in rows:
+            progress.step()
+            target = temporary / split / class_name / file.partition("/")[2]
+            target = free_name(target)  # a class may have two folders, whose names are one in NFC
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if link:
+                target.symlink_to((source / file).resolve())
+            else:
+                shutil.copyfile(source / file, target)
+        rows = sorted(rows, key=lambda row: _SPLITS.index(row[0]))  # stable: classes and files stay in natural order
         write_csv(temporary / SPLITS_FILE, ("split", "class", "file"), rows)
-    return SplitFolder(destination, counts, skipped, moved)
 
 
-def _equal_files(source: Path, files: Sequence[str]) -> dict[str, bytes]:
+def _equal_files(source: Path, images: Mapping[str, Sequence[str]]) -> dict[str, bytes]:
     """The SHA-256 of files that are as long as another: no others can be equal."""
+    files = [file for files in images.values() for file in files]
     lengths = {file: (source / file).stat().st_size for file in files}
     common = collections.Counter(lengths.values())
     found = {}
