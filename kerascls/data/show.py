@@ -18,6 +18,7 @@ from kerascls.errors import ConfigError
 from kerascls.recipes.catalog import is_recipe
 from kerascls.recipes.checks import size_problems
 from kerascls.recipes.load import override_tables
+from kerascls.recipes.schema import Config
 
 SAMPLES = 9
 FOLDER_SHAPE = (224, 224, 3)  # a folder's images are shown as `folder` trains on them
@@ -70,57 +71,65 @@ def show(
     >>> shown.image_shape, sum(shown.counts["test"])
     ((28, 28, 1), 364)
     """
-    policy, seed, canvas, heading = [], 0, (), None
     tables = override_tables(overrides)
     if is_folder(what) and not is_recipe(what) and (augmented or tables):
         what, data = "folder", what
-    if is_recipe(what):
-        if data:
-            tables.setdefault("data", {})["name"] = data
-        config, dataset = load_recipe_data(what, tables, data_dir, fallback=True)
-        dataset = with_all_splits(dataset, config.data.validation, config.data.test)
-        canvas = tuple(config.data.canvas)
-        policy, seed = config.augment.policy, config.train.seed
-        if config.fallback_for:
-            heading = f"{dataset.name} (in place of {config.fallback_for})"
-    else:
-        if tables:
-            raise ConfigError(f"--set changes keys of a recipe. Received: {what}, which is none.")
-        dataset = load_dataset(what, data_dir, image_shape=FOLDER_SHAPE if is_folder(what) else None)
-    if augmented and not policy:
+    config, dataset = _load(what, data, tables, data_dir)
+    if augmented and not (config and config.augment.policy):
         raise ConfigError(f"{what} has no augmentation to show: it states no augment.policy.")
     split = samples(dataset.splits.get("train") or next(iter(dataset.splits.values())))
-    if augmented:
-        for problem in size_problems(canvas, policy, dataset.image_shape):
-            raise ConfigError(problem)
-        from kerascls.system import tensorflow
-
-        tensorflow.start()
-        from kerascls.data.batches import on_canvas
-
-        split = on_canvas(split, canvas, 0)
-    images, labels = split.images[:], split.labels
-    titles = [plots.shorten(dataset.class_names[label]) for label in labels]
-    if augmented:
-        images, shares = augment_like_training(images, labels, len(dataset.class_names), policy, seed)
-        titles = [mixed_title(row, dataset.class_names) for row in shares]
-    heading = (heading or dataset.name) + (", augmented" if augmented else "")
-    figure = plots.image_grid(list(images), titles, 3, heading)
+    if config and augmented:
+        images, titles = _augmented(split, dataset, config)
+    else:
+        images, titles = split.images[:], [plots.shorten(dataset.class_names[label]) for label in split.labels]
+    heading = dataset.name
+    if config and config.fallback_for:
+        heading += f" (in place of {config.fallback_for})"
+    figure = plots.image_grid(list(images), titles, 3, heading + (", augmented" if augmented else ""))
     picture = Path(picture) if picture is not None else None
     if picture is not None:
         plots.save(figure, picture)
-    counts = class_counts(dataset)
     return Shown(
         dataset.name,
         dataset.source,
         dataset.image_shape,
         dataset.class_names,
-        counts,
+        class_counts(dataset),
         picture,
         dataset.skipped,
         tuple(remarks(dataset)),
         figure,
     )
+
+
+def _load(
+    what: str, data: str | None, tables: dict[str, dict[str, Any]], data_dir: str | None
+) -> tuple[Config | None, Dataset]:
+    """A recipe and its data, split as training splits it; None and the data where `what` is not a recipe."""
+    if is_recipe(what):
+        if data:
+            tables.setdefault("data", {})["name"] = data
+        config, dataset = load_recipe_data(what, tables, data_dir, fallback=True)
+        return config, with_all_splits(dataset, config.data.validation, config.data.test)
+    if tables:
+        raise ConfigError(f"--set changes keys of a recipe. Received: {what}, which is none.")
+    return None, load_dataset(what, data_dir, image_shape=FOLDER_SHAPE if is_folder(what) else None)
+
+
+def _augmented(split: Split, dataset: Dataset, config: Config) -> tuple[np.ndarray, list[str]]:
+    """The images of `split` as a first training step sees them, and their titles."""
+    policy, canvas = config.augment.policy, tuple(config.data.canvas)
+    for problem in size_problems(canvas, policy, dataset.image_shape):
+        raise ConfigError(problem)
+    from kerascls.system import tensorflow
+
+    tensorflow.start()
+    from kerascls.data.batches import on_canvas
+
+    split = on_canvas(split, canvas, 0)
+    classes = len(dataset.class_names)
+    images, shares = augment_like_training(split.images[:], split.labels, classes, policy, config.train.seed)
+    return images, [mixed_title(row, dataset.class_names) for row in shares]
 
 
 def samples(split: Split) -> Split:
