@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +18,11 @@ from kerascls.inference import metrics
 from kerascls.inference.classifier import Classifier
 from kerascls.inference.loading import opened
 from kerascls.recipes.schema import Data
+from kerascls.runs.history import read_history
 from kerascls.runs.run import Run, is_run
 from kerascls.runs.seen import SEEN, seen_by
 from kerascls.system import tensorflow
 from kerascls.system.atomic_files import write_csv, write_json
-
-if TYPE_CHECKING:
-    pass
-from kerascls.runs.history import read_history
 
 MOST_CLASSES = 20  # more fill a screen
 MOST_DRAWN = 200  # classes of which the whole confusion matrix is drawn
@@ -122,25 +119,35 @@ def evaluate(
     chosen, seen, note = _unseen(run, dataset.name, split, chosen, own)
     answers = answers_to(chosen, classifier)
     scores = metrics.score_answers(answers, list(classifier.class_names))
-    drawn: tuple[Path, ...] = ()
-    not_drawn = None
-    if pictures and run is not None and is_run(path):
-        own_place = own and split == "test"
-        other = f"evaluate-{Path(dataset.name).stem.replace(':', '-')}-{split}"
-        folder = run.path if own_place else run.path / other
-        try:
-            if not own_place:
-                folder.mkdir(exist_ok=True)
-                told = Evaluation(dataset.name, split, scores, own=own, seen=seen).as_json()
-                write_json(folder / "metrics.json", {"data": dataset.name, "split": split, **told})
-                if not own:
-                    write_csv(folder / SEEN_CSV, ("image",), ([name] for name in seen or ()))
-            drawn = draw(run, folder, chosen, answers, scores, classifier)
-        except (OutputError, RunError, OSError) as error:  # a run that others keep read-only can be scored all the same
-            not_drawn = f"No pictures: {error}"
-    return Evaluation(
-        dataset.name, split, scores, drawn, classifier.notice, not_drawn, dataset.skipped, own, seen, note
+    evaluation = Evaluation(
+        dataset.name, split, scores, notice=classifier.notice, skipped=dataset.skipped, own=own, seen=seen, note=note
     )
+    if pictures and run is not None and is_run(path):
+        return _drawn(evaluation, run, chosen, answers, classifier)
+    return evaluation
+
+
+def _drawn(
+    evaluation: Evaluation, run: Run, split: Split, answers: metrics.Answers, classifier: Classifier
+) -> Evaluation:
+    """The evaluation with its pictures drawn: in the run's folder, or, with its scores, in a folder of its own there.
+
+    A run that others keep read-only can be scored all the same.
+    """
+    in_run = evaluation.own and evaluation.split == "test"
+    other = f"evaluate-{Path(evaluation.data).stem.replace(':', '-')}-{evaluation.split}"
+    folder = run.path if in_run else run.path / other
+    try:
+        if not in_run:
+            folder.mkdir(exist_ok=True)
+            stated = {"data": evaluation.data, "split": evaluation.split}
+            write_json(folder / "metrics.json", {**stated, **evaluation.as_json()})
+            if not evaluation.own:
+                write_csv(folder / SEEN_CSV, ("image",), ([name] for name in evaluation.seen or ()))
+        pictures = draw(run, folder, split, answers, evaluation.scores, classifier)
+    except (OutputError, RunError, OSError) as error:
+        return dataclasses.replace(evaluation, not_drawn=f"No pictures: {error}")
+    return dataclasses.replace(evaluation, pictures=pictures)
 
 
 def run_of(path: Path | None) -> Run | None:
