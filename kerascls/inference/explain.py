@@ -117,7 +117,7 @@ def explain(
         invert: turn black into white first.
         class_names, pixel_range: as `load` takes them, of a model that is not loaded.
         each: takes each explanation as soon as it is there.
-        tell: takes each line that is to be told beside them.
+        tell: takes each line to report beside them.
 
     Returns:
         An `Explanation` an image, in order; one that does not decode has its `error` and costs no other. In a notebook
@@ -132,55 +132,77 @@ def explain(
     >>> explanation.label, explanation.method
     ('7', 'CAM')
     """
-    from kerascls import plots
-
     found = list(given_images(images))
     classifier = opened(model, class_names=class_names, pixel_range=pixel_range)
     with doing("looking for the last feature map"):
         how = method(classifier)
-    ids = {nfc(name): i for i, name in enumerate(classifier.class_names)}
-    class_name = None if class_name is None else nfc(class_name)
-    if class_name is not None and class_name not in ids:
+    class_name = _known_class(classifier, class_name)
+    if classifier.notice:
+        tell(classifier.notice)
+    pictures = itertools.repeat(None) if out is None else iter(_pictures(found, out))
+    done, other_polarity = [], 0
+    with doing("explaining", len(found)) as progress:
+        for prediction, explanation in _explanations(classifier, found, class_name, how, invert, pictures, tell):
+            done.append(explanation)
+            other_polarity += prediction.other_polarity
+            each(explanation)
+            progress.step()
+    if other_polarity:
+        tell(border_warning(other_polarity, classifier.card.border, invert))
+    return done
+
+
+def _known_class(classifier: Classifier, class_name: str | None) -> str | None:
+    """`class_name` in NFC; None stays None. Raises ModelError if the model has no such class."""
+    from kerascls import plots
+
+    if class_name is None:
+        return None
+    ids = _ids(classifier)
+    class_name = nfc(class_name)
+    if class_name not in ids:
         shown = [plots.shorten(name) for name in itertools.islice(ids, 20)] + ["..."] * (len(ids) > 20)
         raise ModelError(
             f"No class is named {class_name!r}.{nearest(class_name, ids)} The {len(ids)} classes: {', '.join(shown)}."
         )
-    if classifier.notice:
-        tell(classifier.notice)
-    pictures: Iterator[Path | None] = itertools.repeat(None)
-    if out is not None:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make folder {out}: {error.strerror}.") from None
-        pictures = iter(_free_names([str(each) for each in found], Path(out)))
-    done: list[Explanation] = []
-    other_polarity = 0
-    with doing("explaining", len(found)) as progress:
-        for batch in classifier.batches(found, len(ids) if class_name else 1, invert, BATCH_SIZE):
-            read = [(prediction, pixels) for prediction, pixels in batch if pixels is not None]
-            heats = iter(())
-            if read:
-                classes = [ids[class_name or prediction.label] for prediction, _ in read]
-                heats = iter(heat_maps(classifier, np.stack([pixels for _, pixels in read]), classes))
-            for prediction, pixels in batch:
-                picture = next(pictures)
-                if pixels is None:
-                    explanation = Explanation(prediction.file, error=prediction.error)
-                else:
-                    explanation = _explanation(prediction, class_name or prediction.label, how, pixels, next(heats))
-                    other_polarity += prediction.other_polarity
-                    if not explanation.heat.any():
-                        tell(f"{prediction.file}: no place speaks for {explanation.class_name}: its heat map is empty.")
-                    if picture is not None:
-                        plots.save(explanation.figure(), picture)
-                        explanation = dataclasses.replace(explanation, heat_map=str(picture), pixels=None, heat=None)
-                done.append(explanation)
-                each(explanation)
-                progress.step()
-    if other_polarity:
-        tell(border_warning(other_polarity, classifier.card.border, invert))
-    return done
+    return class_name
+
+
+def _ids(classifier: Classifier) -> dict[str, int]:
+    return {nfc(name): i for i, name in enumerate(classifier.class_names)}
+
+
+def _explanations(
+    classifier: Classifier,
+    found: Sequence[Any],
+    class_name: str | None,
+    how: str,
+    invert: bool,
+    pictures: Iterator[Path | None],
+    tell: Callable[[str], None],
+) -> Iterator[tuple[Prediction, Explanation]]:
+    """Each image's prediction and explanation, in order; where `pictures` has a path for it, its picture is drawn."""
+    from kerascls import plots
+
+    ids = _ids(classifier)
+    for batch in classifier.batches(found, len(ids) if class_name else 1, invert, BATCH_SIZE):
+        read = [(prediction, pixels) for prediction, pixels in batch if pixels is not None]
+        heats = iter(())
+        if read:
+            classes = [ids[class_name or prediction.label] for prediction, _ in read]
+            heats = iter(heat_maps(classifier, np.stack([pixels for _, pixels in read]), classes))
+        for prediction, pixels in batch:
+            picture = next(pictures)
+            if pixels is None:
+                yield prediction, Explanation(prediction.file, error=prediction.error)
+                continue
+            explanation = _explanation(prediction, class_name or prediction.label, how, pixels, next(heats))
+            if not explanation.heat.any():
+                tell(f"{prediction.file}: no place speaks for {explanation.class_name}: its heat map is empty.")
+            if picture is not None:
+                plots.save(explanation.figure(), picture)
+                explanation = dataclasses.replace(explanation, heat_map=str(picture), pixels=None, heat=None)
+            yield prediction, explanation
 
 
 def _explanation(
@@ -188,6 +210,15 @@ def _explanation(
 ) -> Explanation:
     answer = (prediction.label, prediction.probability, class_name, dict(prediction.top)[class_name])
     return Explanation(prediction.file, *answer, how, pixels=pixels, heat=heat)
+
+
+def _pictures(found: Sequence[Any], out: str | os.PathLike) -> list[Path]:
+    """The picture's path for each image, in folder `out`, which is made. Raises OutputError where it cannot be."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make folder {out}: {error.strerror}.") from None
+    return _free_names([str(each) for each in found], Path(out))
 
 
 def _free_names(files: Sequence[str], folder: Path) -> list[Path]:
@@ -214,7 +245,7 @@ def as_json(explanation: Explanation) -> str:
     "error"}."""
     if explanation.error is not None:
         return json_text({"file": explanation.file, "error": explanation.error})
-    told = {
+    line = {
         "file": explanation.file,
         "label": explanation.label,
         "probability": explanation.probability,
@@ -223,7 +254,7 @@ def as_json(explanation: Explanation) -> str:
         "method": explanation.method,
         "heat_map": explanation.heat_map,
     }
-    return json_text(told)
+    return json_text(line)
 
 
 def as_text(explanation: Explanation) -> str:
