@@ -57,7 +57,7 @@ class Table:
             self.file.close()  # another one gave it its last name between the two
             self.release()
 
-    def take_over(self, files: Sequence[Any]) -> int:
+    def resume(self, files: Sequence[Any]) -> int:
         """Keeps the rows, from the first on, that answer `files` in their order, and drops all behind them.
 
         Whole batches are kept, so that the rest is answered in the batches of an uninterrupted command, to the bit. A
@@ -87,8 +87,8 @@ class Table:
             self.tell(f"{self.kept:,} of {len(files):,} answers are taken over from {self.partial}")
         return self.kept
 
-    def taken_over(self) -> Iterator[list[Prediction]]:
-        """The rows that were taken over, in batches."""
+    def resumed(self) -> Iterator[list[Prediction]]:
+        """The rows that `resume` kept, in batches."""
         self.file.seek(len(self._head))
         rows = itertools.islice(self._read_rows(), self.kept)
         while batch := list(itertools.islice(rows, BATCH_SIZE)):

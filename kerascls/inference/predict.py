@@ -27,12 +27,35 @@ MOST_PLOTTED = 64  # images in one picture
 class Answer:
     """A prediction with the pixels that the model saw, and the true name where it is known.
 
-    `pixels` is None where the file could not be read, or its answer was taken over from an interrupted table.
+    `pixels` is None where the file could not be read, or its answer is from an interrupted table that is resumed.
     """
 
     prediction: Prediction
     pixels: np.ndarray | None = None
     truth: str | None = None
+
+
+@dataclasses.dataclass
+class _Counts:
+    """Answers so far: all, those of unreadable files, those of a resumed table, those with the other polarity."""
+
+    seen: int = 0
+    failed: int = 0
+    resumed: int = 0
+    other_polarity: int = 0
+
+    def add(self, batch: Sequence[Answer]) -> None:
+        self.seen += len(batch)
+        self.failed += sum(answer.prediction.error is not None for answer in batch)
+        self.resumed += sum(answer.pixels is None and answer.prediction.error is None for answer in batch)
+        self.other_polarity += sum(answer.prediction.other_polarity for answer in batch)
+
+    def warning(self, classifier: Classifier, invert: bool) -> str | None:
+        """What to report of images with the other polarity; None where there are none."""
+        if not self.other_polarity:
+            return None
+        of_these = " (of those answered now)" if self.resumed else ""  # a table does not say it of the others
+        return border_warning(self.other_polarity, classifier.card.border, invert, of_these)
 
 
 def predict(
@@ -61,10 +84,10 @@ def predict(
         files: files, folders, URLs and `-`, see `inputs.named_images`; none if `data` is given.
         top_k: names an image, at most the number of classes.
         invert: turn black into white first.
-        csv_file: a table to write, see `table.Table`. An interrupted one is gone on with, and its answers come first.
+        csv_file: a table to write, see `table.Table`. An interrupted one is resumed, and its answers come first.
         plot_file: a picture to draw of the first images.
         data, split, count, data_dir: a data set, its split, and how many examples of it.
-        tell: takes each line that is to be told beside the answers.
+        tell: takes each line to report beside the answers.
 
     Raises:
         KerasclsError: when all is answered, if an image could not be read.
@@ -76,30 +99,25 @@ def predict(
         tell(classifier.notice)
     top_k = min(top_k, len(classifier.class_names))
     if data is None:
-        key = csv_file and table_key(model, top_k, invert, *(one for one in (class_names, pixel_range) if one))
+        key = csv_file and table_key(model, top_k, invert, *filter(None, (class_names, pixel_range)))
         answers = _predict_files(classifier, key, found, top_k, invert, csv_file, tell)
     else:
         answers = _predict_dataset(classifier, data, split, count, top_k, invert, csv_file, data_dir, tell)
-    shown: list[Answer] = []
-    seen = failed = taken_over = other_polarity = 0
+    shown, counts = [], _Counts()
     with doing("naming", len(found)) as progress:
         for batch in answers:
-            seen += len(batch)
-            failed += sum(answer.prediction.error is not None for answer in batch)
-            taken_over += sum(answer.pixels is None and answer.prediction.error is None for answer in batch)
-            other_polarity += sum(answer.prediction.other_polarity for answer in batch)
+            counts.add(batch)
             if plot_file is not None:
                 shown += batch[: MOST_PLOTTED - len(shown)]
             yield batch
             progress.step(len(batch))
-    if other_polarity:
-        of_these = " (of those answered now)" if taken_over else ""  # a table does not tell it of the others
-        tell(border_warning(other_polarity, classifier.card.border, invert, of_these))
+    if warning := counts.warning(classifier, invert):
+        tell(warning)
     if plot_file is not None:
         plot([_with_pixels(classifier, answer, invert) for answer in shown], plot_file)
-        tell(f"drawn: {plot_file}" + (f" (the first {len(shown)})" if len(shown) < seen else ""))
-    if failed:
-        raise KerasclsError(f"{failed} of {seen} images could not be read.")
+        tell(f"drawn: {plot_file}" + (f" (the first {len(shown)})" if len(shown) < counts.seen else ""))
+    if counts.failed:
+        raise KerasclsError(f"{counts.failed} of {counts.seen} images could not be read.")
 
 
 def _predict_files(
@@ -119,8 +137,8 @@ def _predict_files(
         yield from fresh(files)
         return
     with Table(csv_file, top_k, key, tell) as table:
-        done = table.take_over(files)
-        for batch in table.taken_over():
+        done = table.resume(files)
+        for batch in table.resumed():
             yield [Answer(prediction) for prediction in batch]
         for batch in fresh(files[done:]):
             table.write([answer.prediction for answer in batch])
@@ -197,7 +215,7 @@ def as_text(answer: Answer) -> str:
 
 
 def _with_pixels(classifier: Classifier, answer: Answer, invert: bool) -> Answer:
-    """An answer that was taken over, with its pixels read again."""
+    """An answer of a resumed table, with its pixels read again."""
     if answer.pixels is not None or answer.prediction.error is not None:
         return answer
     (pixels,) = classifier.read([answer.prediction.file], invert)

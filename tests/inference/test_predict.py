@@ -356,7 +356,7 @@ def test_a_table_that_is_finished_while_another_opens_it_is_not_written_into(mon
     monkeypatch.setattr(csv_table, "_lock", finished_meanwhile)
     Path("a.csv.key.partial").write_text("the other's")
     with Table(Path("a.csv"), 3, "key", print) as mine:
-        assert mine.take_over([]) == 0 and mine.partial.exists()
+        assert mine.resume([]) == 0 and mine.partial.exists()
         assert Path("a.csv").read_text() == "the other's"
 
 
