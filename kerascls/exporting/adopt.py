@@ -1,7 +1,7 @@
 """A Keras file of others, written again with a card: its class names, its range of pixels, its image shape."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from kerascls.formats.scan.containers import check_regular
 from kerascls.formats.scan.layers import read_checked
 from kerascls.recipes.schema import RESIZE_RULES
 from kerascls.runs.run import is_run
+
+_SAVERS: dict[str, Callable[..., Any]] = {".keras": save_keras, ".h5": save_h5}
 
 
 def adopt(
@@ -50,14 +52,10 @@ def adopt(
     ('cat', 'dog')
     """
     model, out = Path(model), Path(out)
-    savers: dict[str, Any] = {".keras": save_keras, ".h5": save_h5}
-    if out.suffix not in savers:
-        raise OutputError(f"An adopted model is written as .keras or .h5. Received: {out.name}")
-    if out.exists():
-        raise OutputError(f"{out} exists already. Remove it, or give --out another place.")
+    _check_out(out)
     if resize not in RESIZE_RULES:
         raise ModelError(f"resize must be one of {', '.join(RESIZE_RULES)}. Received: {resize}")
-    names, taken = read_class_names(class_names), pixel_range and read_pixel_range(pixel_range)
+    names, takes = read_class_names(class_names), pixel_range and read_pixel_range(pixel_range)
     if not model.exists():
         raise ModelError(f"Model {model} does not exist. Give a .keras or .h5 file.")
     if is_run(model):
@@ -73,6 +71,13 @@ def adopt(
     from kerascls.formats.keras import read_model
 
     shape = tuple(image_shape) if image_shape is not None else None
-    found = adopted(read_model(model, contents), model.name, names, taken, shape, resize)
-    savers[out.suffix](found.model, found.card, out)
+    found = adopted(read_model(model, contents), model.name, names, takes, shape, resize)
+    _SAVERS[out.suffix](found.model, found.card, out)
     return out, found.notice
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix not in _SAVERS:
+        raise OutputError(f"An adopted model is written as .keras or .h5. Received: {out.name}")
+    if out.exists():
+        raise OutputError(f"{out} exists already. Remove it, or give --out another place.")

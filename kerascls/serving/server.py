@@ -54,14 +54,8 @@ def serve(
     """
     limits = limits or Limits()
     named = [*([(name or default_name(model), model)] if model is not None else []), *models]
-    if not named:
-        raise OutputError("There is no model to serve. Give RUN_OR_EXPORT or --model NAME=PATH.")
     names = [name for name, _ in named]
-    for i, name in enumerate(names):
-        if not re.fullmatch(r"[^/:\s]+", name):
-            raise OutputError(f"A model's name in URLs has no slash, colon or space. Received: {name!r}")
-        if name in names[:i]:
-            raise OutputError(f"Two models are named {name!r}. Give each a name of its own: --model NAME=PATH")
+    _check_names(names)
     for origin in allow_origins:
         checked_origin(origin)
     with contextlib.closing(_bound(host, port)) as listener:
@@ -74,22 +68,36 @@ def serve(
             served.append(Served(classifier, name, folder if folder.isdigit() else "1"))
             with doing("warming up"):
                 warm_up(classifier, limits.max_batch)
-        app = CrossOrigin(App(served, limits).gate, allow_origins)
-        config = uvicorn.Config(
-            app,
-            http=Connection,
-            ws="none",
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=min(PATIENCE, limits.timeout),
-            timeout_graceful_shutdown=math.ceil(2 * limits.timeout),
-        )
+        config = _config(CrossOrigin(App(served, limits).gate, allow_origins), limits)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        with doing(""):  # until it is told to stop
+        with doing(""):  # until a signal stops it
             answer = "answers" if len(names) == 1 else "answer"
             _run(_Server(config, lambda: tell(f"{', '.join(names)} {answer} at {address}")), listener)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raises OutputError where models cannot be told apart by these names in URLs, or there are none."""
+    if not names:
+        raise OutputError("There is no model to serve. Give RUN_OR_EXPORT or --model NAME=PATH.")
+    for i, name in enumerate(names):
+        if not re.fullmatch(r"[^/:\s]+", name):
+            raise OutputError(f"A model's name in URLs has no slash, colon or space. Received: {name!r}")
+        if name in names[:i]:
+            raise OutputError(f"Two models are named {name!r}. Give each a name of its own: --model NAME=PATH")
+
+
+def _config(app: CrossOrigin, limits: Limits) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=min(PATIENCE, limits.timeout),
+        timeout_graceful_shutdown=math.ceil(2 * limits.timeout),
+    )
 
 
 class _Server(uvicorn.Server):
