@@ -80,7 +80,6 @@ def command(
     mean and range are).
     """
     from kerascls.recipes.load import parse_sets
-    from kerascls.training.train import train as train_recipe
 
     refuse_extra(context)
     if recipe is None and resume is None and data is None:
@@ -94,7 +93,7 @@ def command(
     overrides = parse_sets(sets)
     if deterministic:
         overrides.setdefault("devices", {})["deterministic"] = True
-    common: dict[str, Any] = dict(
+    settings: dict[str, Any] = dict(
         data=data,
         epochs=epochs,
         batch_size=batch_size,
@@ -108,42 +107,49 @@ def command(
         command=_command_line(),
         offer=_offer,
     )
-    results = []
-    for one in parse_seeds(seeds) if seeds is not None else [seed]:
-        suffix = f"-seed{one}" if seeds is not None else ""
-        result = train_recipe(recipe, seed=one, out=out, resume=resume, name_suffix=suffix, **common)
-        results.append(result)
-        if not as_json:
-            _tell_result(result, quiet)
-        if result.status == "interrupted":
-            break
-    scored = [result for result in results if result.scores is not None]
-    if seeds is None:
-        answer: dict[str, Any] = _told(results[0])
+    if seeds is not None:
+        status = _train_seeds(recipe, parse_seeds(seeds), settings, as_json)
     else:
-        accuracies = [result.accuracy for result in scored]
-        answer = {
-            "runs": [_told(result) for result in results],
-            "accuracy": {"mean": sum(accuracies) / len(accuracies), "min": min(accuracies), "max": max(accuracies)}
-            if accuracies
-            else None,
-        }
-        if accuracies and not as_json:
-            split = "test" if scored[0].test else "validation"
-            click.echo(
-                f"{split} accuracy over {len(accuracies)} seeds: mean {answer['accuracy']['mean']:.4f}, "
-                f"range {min(accuracies):.4f} to {max(accuracies):.4f}"
-            )
-    if as_json:
-        click.echo(json_text(answer))
-    elif seeds is None:
-        click.echo(str(results[0].path))
-    if results[-1].status == "interrupted":
+        status = _train(recipe, dict(settings, seed=seed, out=out, resume=resume), as_json)
+    if status == "interrupted":
         raise KeyboardInterrupt
 
 
+def _train(recipe: str | None, settings: dict[str, Any], as_json: bool) -> str:
+    """Trains once, and prints the result. Returns its status."""
+    from kerascls.training.train import train
+
+    result = train(recipe, **settings)
+    if as_json:
+        click.echo(json_text(_json_of(result)))
+    else:
+        _report(result, settings["quiet"])
+        click.echo(str(result.path))
+    return result.status
+
+
+def _train_seeds(recipe: str, seeds: Sequence[int], settings: dict[str, Any], as_json: bool) -> str:
+    """Trains once per seed, and prints each result, and mean and range. Returns the last one's status."""
+    from kerascls.training.seeds import train_seeds
+
+    def tell(result: Any) -> None:
+        if not as_json:
+            _report(result, settings["quiet"])
+
+    trained = train_seeds(recipe, seeds, tell=tell, **settings)
+    accuracy = trained.accuracy
+    if as_json:
+        click.echo(json_text({"runs": [_json_of(result) for result in trained.results], "accuracy": accuracy}))
+    elif accuracy:
+        click.echo(
+            f"{trained.split} accuracy over {len(trained.scored)} seeds: mean {accuracy['mean']:.4f}, "
+            f"range {accuracy['min']:.4f} to {accuracy['max']:.4f}"
+        )
+    return trained.status
+
+
 def _offer(run: Path, how_far: str) -> bool:
-    """Whether to go on with a run that was ended; asked on a terminal, told elsewhere."""
+    """Whether to resume a run that was ended: asks on a terminal, else reports how to resume it and says no."""
     ended = f"{run}, of the same recipe, was ended {how_far}"
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         return click.confirm(f"{ended}. Go on with it?", default=True, err=True)
@@ -153,11 +159,11 @@ def _offer(run: Path, how_far: str) -> bool:
     return False
 
 
-def _told(result: Any) -> dict[str, Any]:
+def _json_of(result: Any) -> dict[str, Any]:
     return {"run": str(result.path), "test": result.test, "validation": result.validation}
 
 
-def _tell_result(result: Any, quiet: bool) -> None:
+def _report(result: Any, quiet: bool) -> None:
     if result.status == "interrupted":
         kept = f"Epoch {result.kept_epoch} is kept" + (" and scored" if result.scores else ", not yet scored")
         kept = kept if result.kept_epoch else "Nothing scored yet"
