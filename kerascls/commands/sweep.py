@@ -1,7 +1,7 @@
 """`kerascls sweep`."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +62,11 @@ def command(
     """
     refuse_extra(context)
     recipe, data = recipe_and_data(recipe, data)
-    from kerascls.training.grid import as_sets, parse_grid
+    from kerascls.training.grid import parse_grid
     from kerascls.training.sweep import sweep as run_sweep
     from kerascls.training.sweep import table
 
     grid = parse_grid(sets)
-
-    def tell(trial: Any) -> None:
-        differs = {key: value for key, value in trial.settings.items() if len(grid[key]) > 1}
-        fold = f"fold {trial.fold + 1}" if trial.fold is not None else ""
-        where = ", ".join(filter(None, [as_sets(differs), fold, f"seed {trial.seed}"]))
-        answer = trial.error or f"validation accuracy {trial.accuracy:.4f}, loss {trial.loss:.4f}"
-        click.echo(f"{where}: {answer}", err=True)
-
     result = run_sweep(
         recipe,
         grid,
@@ -86,7 +78,7 @@ def command(
         data_dir=data_dir,
         fallback=not no_fallback,
         out=out,
-        tell=None if quiet else tell,
+        tell=None if quiet else lambda trial: _report(trial, grid),
     )
     best = result.summary()
     if as_json:
@@ -95,16 +87,29 @@ def command(
         click.echo(table(result))
         click.echo(f"{result.path}  every training", err=True)
         if best[0]["accuracy"]:
-            settings = best[0]["settings"]
-            given = {
-                "--data": data,
-                "--data-dir": data_dir,
-                "--epochs": None if "train.epochs" in settings else epochs,
-                "--seeds": seeds,
-                "--devices": devices,
-            }
-            options = [part for name, value in given.items() if value is not None for part in (name, str(value))]
-            words = shlex.join(["kerascls", "train", recipe, *options, *["--no-fallback"] * no_fallback])
-            click.echo(f"{words} {as_sets(settings)}".rstrip())
+            given = {"--data": data, "--data-dir": data_dir, "--epochs": epochs, "--seeds": seeds, "--devices": devices}
+            click.echo(_train_command(recipe, best[0]["settings"], given, no_fallback))
     if result.status == "interrupted":
         raise KeyboardInterrupt
+
+
+def _report(trial: Any, grid: Mapping[str, Sequence[Any]]) -> None:
+    """A trial in one line: the settings that vary, and its scores or its error."""
+    from kerascls.training.grid import as_sets
+
+    differs = {key: value for key, value in trial.settings.items() if len(grid[key]) > 1}
+    fold = f"fold {trial.fold + 1}" if trial.fold is not None else ""
+    where = ", ".join(filter(None, [as_sets(differs), fold, f"seed {trial.seed}"]))
+    answer = trial.error or f"validation accuracy {trial.accuracy:.4f}, loss {trial.loss:.4f}"
+    click.echo(f"{where}: {answer}", err=True)
+
+
+def _train_command(recipe: str, settings: Mapping[str, Any], given: Mapping[str, Any], no_fallback: bool) -> str:
+    """The command that trains the recipe with these settings, and with the options that were given."""
+    from kerascls.training.grid import as_sets
+
+    if "train.epochs" in settings:
+        given = {**given, "--epochs": None}
+    options = [part for name, value in given.items() if value is not None for part in (name, str(value))]
+    words = shlex.join(["kerascls", "train", recipe, *options, *["--no-fallback"] * no_fallback])
+    return f"{words} {as_sets(settings)}".rstrip()
