@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +22,32 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
     """
     import tensorflow as tf
 
+    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
+        assets = Path(scratch)
+        (assets / "class_names.txt").write_text("\n".join(card.class_names) + "\n", encoding="utf-8")
+        (assets / CARD).write_text(card.as_json(), encoding="utf-8")
+        serving = _serving(model, card, assets)
+        signatures = {"serving_default": serving.serving_default, "pixels": serving.pixels, "serve": serving.pixels}
+        try:
+            tf.saved_model.save(serving, str(path), signatures)
+        except tf.errors.ResourceExhaustedError as error:
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+            raise
+
+
+def _serving(model: Any, card: Card, assets: Path) -> Any:
+    """The tf.Module that is saved: its weights, its assets and a function for each entrance."""
+    import tensorflow as tf
+
     from kerascls.images.read import to_pixels
     from kerascls.images.resize import resize
 
     height, width, channels = card.image_shape
-    names = list(card.class_names)
-    top = min(TOP, len(names))
-
-    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # TensorFlow's convolutions fail on no image at all: one is put in its place, and cut off behind.
-        count = tf.shape(images)[0]
-        some = tf.cond(count > 0, lambda: images, lambda: tf.zeros((1, *card.image_shape), tf.uint8))
-        probabilities = model(tf.cast(tf.ensure_shape(some, (None, *card.image_shape)), tf.float32), training=False)
-        probabilities = probabilities[:count]
-        top_probabilities, top_ids = tf.math.top_k(probabilities, top)
-        table = tf.constant(names)
-        return {
-            "probabilities": probabilities,
-            "label": tf.gather(table, tf.argmax(probabilities, -1)),
-            "top_labels": tf.gather(table, top_ids),
-            "top_probabilities": top_probabilities,
-        }
+    answer = _answer(model, card)
 
     class Serving(tf.Module):
-        def __init__(self, assets: Path):
+        def __init__(self):
             super().__init__()
             self.tracked = [variable.value for variable in model.variables]
             self.class_names_file = tf.saved_model.Asset(str(assets / "class_names.txt"))
@@ -68,20 +71,34 @@ def save_saved_model(model: Any, card: Card, path: Path) -> None:
 
         @tf.function(input_signature=[], autograph=False)
         def class_names(self):
-            return tf.constant(names)
+            return tf.constant(list(card.class_names))
 
-    with tempfile.TemporaryDirectory(prefix="kerascls-") as scratch:
-        assets = Path(scratch)
-        (assets / "class_names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-        (assets / CARD).write_text(card.as_json(), encoding="utf-8")
-        serving = Serving(assets)
-        signatures = {"serving_default": serving.serving_default, "pixels": serving.pixels, "serve": serving.pixels}
-        try:
-            tf.saved_model.save(serving, str(path), signatures)
-        except tf.errors.ResourceExhaustedError as error:
-            if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
-            raise
+    return Serving()
+
+
+def _answer(model: Any, card: Card) -> Callable[[Any], dict[str, Any]]:
+    """What every entrance returns for uint8 images of the model's size."""
+    import tensorflow as tf
+
+    names = list(card.class_names)
+    top = min(TOP, len(names))
+
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # TensorFlow's convolutions fail on no image at all: one is put in its place, and cut off behind.
+        count = tf.shape(images)[0]
+        some = tf.cond(count > 0, lambda: images, lambda: tf.zeros((1, *card.image_shape), tf.uint8))
+        probabilities = model(tf.cast(tf.ensure_shape(some, (None, *card.image_shape)), tf.float32), training=False)
+        probabilities = probabilities[:count]
+        top_probabilities, top_ids = tf.math.top_k(probabilities, top)
+        table = tf.constant(names)
+        return {
+            "probabilities": probabilities,
+            "label": tf.gather(table, tf.argmax(probabilities, -1)),
+            "top_labels": tf.gather(table, top_ids),
+            "top_probabilities": top_probabilities,
+        }
+
+    return answer
 
 
 def _save_version(model: Any, card: Card, path: Path, _: Any) -> None:
