@@ -9,8 +9,8 @@ from kerascls.errors import ModelError, OutputError
 from kerascls.formats.card import read_class_names, read_pixel_range
 from kerascls.formats.h5 import save_h5
 from kerascls.formats.keras import save_keras
-from kerascls.formats.scan.containers import check_regular
 from kerascls.formats.scan.layers import read_checked
+from kerascls.formats.scan.limits import check_regular
 from kerascls.recipes.schema import RESIZE_RULES
 from kerascls.runs.run import is_run
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from kerascls.errors import ModelError, OutputError, first_line
 from kerascls.formats._format import Format, uncalibrated
 from kerascls.formats.card import CARD, Card
-from kerascls.formats.scan.containers import WEIGHTS, Contents
+from kerascls.formats.scan.archives import WEIGHTS
+from kerascls.formats.scan.containers import Contents
 from kerascls.formats.scan.isolated import written
 from kerascls.formats.scan.layers import keras_2, read_checked, written_by_keras_2
 from kerascls.system.atomic_files import atomic

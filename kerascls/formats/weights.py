@@ -5,7 +5,8 @@ from typing import Any
 
 from kerascls.formats._format import Format, uncalibrated
 from kerascls.formats.card import CARD, Card
-from kerascls.formats.scan.containers import ARCHITECTURE, WEIGHTS
+from kerascls.formats.scan.archives import WEIGHTS
+from kerascls.formats.scan.containers import ARCHITECTURE
 from kerascls.formats.writing import need_room
 from kerascls.system.atomic_files import atomic
 

@@ -14,9 +14,10 @@ from kerascls.errors import ModelError
 from kerascls.formats.card import Card, read_class_names, read_pixel_range
 from kerascls.formats.opening import utf8
 from kerascls.formats.registry import runtime_of, saved_model_folder
-from kerascls.formats.scan.containers import ARCHITECTURE, check_regular
+from kerascls.formats.scan.containers import ARCHITECTURE
 from kerascls.formats.scan.graphs import check_graph, read_graph
 from kerascls.formats.scan.layers import read_checked
+from kerascls.formats.scan.limits import check_regular
 from kerascls.inference.classifier import Classifier
 from kerascls.runs.run import Run, is_run
 from kerascls.system import tensorflow

@@ -31,7 +31,7 @@ from kerascls.formats.inspect import inspect
 from kerascls.formats.keras import save_keras
 from kerascls.formats.litert import save_litert
 from kerascls.formats.saved_model import save_saved_model
-from kerascls.formats.scan import containers, graphs, layers
+from kerascls.formats.scan import graphs, layers, limits
 from kerascls.formats.scan.containers import read_h5
 from kerascls.formats.scan.programs import _SCHEMA as ONNX
 from kerascls.formats.scan.programs import read_program
@@ -545,7 +545,7 @@ def test_an_hdf5_of_many_packed_data_sets_has_a_bound_for_all_of_them(good, tmp_
         for i in range(2):
             file.create_dataset(f"model_weights/more{i}", data=np.zeros(1 << 16, np.float32), compression="gzip")
     assert read_h5(bad).values > 2 << 16
-    monkeypatch.setattr(containers, "MOST_UNPACKED", 3 << 17)
+    monkeypatch.setattr(limits, "MOST_UNPACKED", 3 << 17)
     with pytest.raises(ModelError, match="its HDF5 unpacks .* bytes to 5[0-9]{2},"):
         read_h5(bad)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from kerascls.errors import ModelError
 from kerascls.formats.card import CARD
-from kerascls.formats.scan.containers import check_regular, read_text
+from kerascls.formats.scan.limits import check_regular, read_text
 from kerascls.formats.scan.protobuf import schema, text
 
 MOST_GRAPH = 512 << 20  # bytes of a saved_model.pb, which may hold constants; protocol buffers end at 2 GB

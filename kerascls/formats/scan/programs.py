@@ -18,8 +18,8 @@ from xml.etree import ElementTree
 
 from kerascls.errors import ModelError, first_line
 from kerascls.formats.card import CARD, PROPERTY
-from kerascls.formats.scan.containers import MOST_FILE, MOST_TEXT, check_regular
 from kerascls.formats.scan.layers import MOST_VALUES
+from kerascls.formats.scan.limits import MOST_FILE, MOST_TEXT, check_regular
 from kerascls.formats.scan.protobuf import schema, text
 
 MOST_ITEMS = 100_000  # tensors, operations or buffers of a .tflite
