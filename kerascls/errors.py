@@ -103,7 +103,7 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception of a library says; its class where it says nothing.
+    r"""The first line of what an exception of a library says; its class where it says nothing.
 
     >>> first_line(ValueError("too short\nfile.c:12")), first_line(KeyboardInterrupt())
     ('too short', 'KeyboardInterrupt')
