@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import fuzz
+from tests.robustness import fuzz
 from tests.robustness.strategies import KINDS, Case
 
 # Faults that are known and not yet mended: a regression's name, and the reason. They are not run: some would hang.

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
-from tests import soak
+from tests.robustness import soak
 
 
 def test_growth_is_that_from_the_second_quarter_to_the_last():

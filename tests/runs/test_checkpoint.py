@@ -29,7 +29,7 @@ from kerascls.runs.run import Run
 from kerascls.system.status import doing
 from kerascls.training import resume
 from kerascls.training.callbacks.checkpoints import SaveState
-from tests import endure
+from tests.robustness import endure
 
 SMALL = {"train": {"epochs": 4, "batch_size": 64, "learning_rate": 0.01, "optimizer": "adam", "warmup_epochs": 0}}
 
