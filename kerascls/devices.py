@@ -9,7 +9,8 @@ from typing import Any
 from kerascls.errors import ConfigError
 from kerascls.recipes.fields import parse_devices
 from kerascls.recipes.schema import Devices
-from kerascls.system.machine import cores, cpu_has_bfloat16, cpu_name, versions
+from kerascls.system import machine
+from kerascls.system.machine import cores, cpu_name, versions
 from kerascls.system.tensorflow import opened_gpus, start
 
 
@@ -184,7 +185,7 @@ def _settle_precision(precision: str, kind: str, device: str) -> str:
 
 def _native_bfloat16(kind: str, device: str) -> bool:
     if kind == "cpu":
-        return cpu_has_bfloat16()
+        return machine.cpu_has_bfloat16()
     return _gpu_details(device).get("compute_capability", (0,))[0] >= 8
 
 

@@ -4,11 +4,15 @@ import doctest
 import importlib.util
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import REPOSITORY
 
 from benchmarks import __main__ as runner
 from benchmarks import measure, plan, table, trainings
@@ -72,7 +76,13 @@ def test_extrapolation_multiplies_the_blocks_steps_and_keeps_the_processs_start(
 
 
 def test_a_childs_time_and_memory_are_measured(tmp_path):
-    stdout, cost = run_child(["-c", "b = b'x' * 200_000_000; print(len(b))"], tmp_path, 60)
+    program = (  # by a small process, as `python -m benchmarks` is: a child begins with its parent's memory
+        "import json; from pathlib import Path; from benchmarks.measure import run_child; "
+        "print(json.dumps(run_child(['-c', \"b = b'x' * 200_000_000; print(len(b))\"], Path.cwd(), 60)))"
+    )
+    own = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=own, capture_output=True, text=True)
+    stdout, cost = json.loads(done.stdout)
     assert stdout == "200000000\n"
     assert 200 < cost["peak_mb"] < 2000
     assert 0 < cost["process_seconds"] < 60

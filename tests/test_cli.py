@@ -47,7 +47,7 @@ def test_light_commands_leave_tensorflow_unimported(arguments):
 
 def test_import_is_light_and_functions_stay_functions():
     program = (
-        "import sys, kerascls; light = 'tensorflow' not in sys.modules; import kerascls.train, kerascls.load; "
+        "import sys, kerascls; light = 'tensorflow' not in sys.modules; import kerascls.training.train; "
         "from kerascls import train; print(light, callable(kerascls.train), callable(kerascls.load), callable(train))"
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

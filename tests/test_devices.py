@@ -30,7 +30,7 @@ from kerascls.system import machine, tensorflow
 @pytest.mark.slow
 def test_starting_writes_nothing_and_leaves_the_process_as_it_was():
     program = (
-        "import os, logging; env = dict(os.environ); from kerascls import devices; devices.start(); devices.start(); "
+        "import os, logging; env = dict(os.environ); from kerascls.system.tensorflow import start; start(); start(); "
         "import tensorflow as tf; from tensorflow.python.framework import config; "
         "print(config.is_op_determinism_enabled(), tf.zeros(1).shape, tf.get_logger().level, env == dict(os.environ))"
     )
@@ -40,7 +40,7 @@ def test_starting_writes_nothing_and_leaves_the_process_as_it_was():
 
 def test_what_went_wrong_while_starting_is_shown():
     program = (
-        "import os\nfrom kerascls.devices import quiet_stderr\nwith quiet_stderr():\n"
+        "import os\nfrom kerascls.system.tensorflow import quiet_stderr\nwith quiet_stderr():\n"
         "    os.write(2, b'the reason\\n')\n    raise SystemExit(3)"
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -169,7 +169,8 @@ def three_gpus(monkeypatch):
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
     monkeypatch.setattr(devices, "_mirrored", lambda chosen: None)
     monkeypatch.setattr(machine, "_share", lambda: math.inf)
-    monkeypatch.setattr(tensorflow, "opened_gpus", {"seen": (), "hidden": ()})
+    for kind in ("seen", "hidden"):
+        monkeypatch.setitem(tensorflow.opened_gpus, kind, ())
     monkeypatch.setattr(tensorflow.start, "done", False)
     return told
 
@@ -199,7 +200,7 @@ def test_what_does_not_train_opens_the_first_gpu_and_devices_lists_all(three_gpu
     tensorflow.start()
     assert three_gpus.visible == three_gpus.grown == ["gpu 0"]
     # No command asks for more.
-    calls = re.compile(r"devices\.start\((.*)\)")
+    calls = re.compile(r"tensorflow\.start\((.*)\)")
     found = [
         call for path in (REPOSITORY / "kerascls").rglob("*.py") for call in calls.findall(path.read_text("utf-8"))
     ]
@@ -253,9 +254,9 @@ def test_threads_beyond_a_containers_share_are_told_where_tensorflow_runs_alread
     program = """
 import tensorflow as tf
 tf.zeros(1)
-from kerascls import devices
-devices._schedulable, devices.cores = (lambda: 64), (lambda: 2)
-devices.start(), devices.start()
+from kerascls.system import machine, tensorflow
+machine.schedulable, machine.cores = (lambda: 64), (lambda: 2)
+tensorflow.start(), tensorflow.start()
 """
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert [line for line in process.stderr.splitlines() if "kerascls" in line] == [
@@ -286,7 +287,7 @@ def test_devices_says_what_each_choice_would_be(capsys):
 ON_TWO = """
 import csv, json, sys
 import kerascls
-from kerascls.runs import Run
+from kerascls.runs.run import Run
 
 def histories(model, data, epochs, batch_size, **train):
     found = {}
@@ -339,8 +340,9 @@ def assert_alike(found, tolerance):
 def test_shards_give_each_operation_one_thread_and_train_on_one_cpu_alone():
     program = """
 import json
-from kerascls import config, devices
-wish = config.load_config("mnist_cnn").devices
+from kerascls import devices
+from kerascls.recipes.load import load_config
+wish = load_config("mnist_cnn").devices
 devices.prepare(wish)
 here, two = devices.placement_for(wish), devices.choose("cpu", shards=3)
 print(json.dumps([here.shards, here.threads, here.describe()["threads"], two.shards]))
@@ -403,15 +405,15 @@ def test_two_devices_train_as_one_for_three_epochs_of_many_batches(model, shape,
 def test_replicas_draw_augmentation_and_dropout_of_their_own():
     program = """
 import keras, numpy as np, tensorflow as tf
-from kerascls import augment
-from kerascls.callbacks import EpochState
-from kerascls.steps import TrainingModel
+from kerascls.augmentation import policy
+from kerascls.training.callbacks.epoch_state import EpochState
+from kerascls.training.step import TrainingModel
 
 seen = []
 def probe(images, labels, seed, *, unused=0):
     tf.numpy_function(lambda value: seen.append(value.tolist()) or value, [seed], tf.int32)
     return images, labels
-augment.probe = probe
+policy.augmentation = lambda name: probe
 found = {}
 for choice in ("cpu", "cpu:0,1"):
     seen.clear()
@@ -455,8 +457,8 @@ def test_batches_lie_on_the_device_ahead_with_the_bits_order_and_places_that_the
     """As on a GPU, tried on a second logical CPU device; not run on a GPU."""
     program = """
 import itertools, numpy as np, tensorflow as tf
-from kerascls.datasets import Split
-from kerascls.pipeline import TrainingBatches, ahead_on
+from kerascls.data.dataset import Split
+from kerascls.data.batches import TrainingBatches, ahead_on
 images = np.arange(11 * 4 * 4, dtype=np.uint8).reshape(11, 4, 4, 1)
 batches = TrainingBatches(Split(images, np.arange(11) % 3, np.arange(11)), 3, 4, seed=5)
 
@@ -524,7 +526,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import kerascls
 result = kerascls.train("mnist_cnn", data="data.npz", epochs=1, devices="mirrored", out="run")
-from kerascls.runs import Run
+from kerascls.runs.run import Run
 print(Run.open("run").manifest["device"]["count"])
 """
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -567,4 +569,4 @@ def test_nothing_counts_cores_by_itself():
     """One function says how many there are; a container's share or an affinity is nowhere forgotten."""
     counting = re.compile(r"cpu_count|sched_getaffinity")
     found = {path.name for path in (REPOSITORY / "kerascls").rglob("*.py") if counting.search(path.read_text("utf-8"))}
-    assert found == {"devices.py"}
+    assert found == {"machine.py"}

@@ -28,11 +28,11 @@ def apply_policy(
     for position, entry in enumerate(policy):
         options = {key: value for key, value in entry.items() if key != "name"}
         own_seed = tf.random.experimental.stateless_fold_in(seed, position)
-        images, labels = _augmentation(entry["name"])(images, labels, own_seed, **options)
+        images, labels = augmentation(entry["name"])(images, labels, own_seed, **options)
     return images, labels
 
 
 @functools.cache
-def _augmentation(name: str) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+def augmentation(name: str) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """The function `name` of the file of this package that has it."""
     return getattr(importlib.import_module(f"kerascls.augmentation.{policy_files()[name].stem}"), name)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kerascls.system.machine import cores, schedulable
+from kerascls.system import machine
 from kerascls.system.process import quiet_logs
 from kerascls.system.status import doing
 
@@ -125,10 +125,10 @@ def _start(logical_cpus: int, threads: int, wanted_gpus: tuple[int, ...] | None)
             cpu = tf.config.list_physical_devices("CPU")[0]
             logical = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
             _settled(tf.config.set_logical_device_configuration, cpu, logical)
-        if cores() < schedulable() and not gpus:  # more threads than its share are stopped, all at once
-            threads = threads or cores()
-            if not _settled(tf.config.threading.set_inter_op_parallelism_threads, cores()):
-                stays.append(f"it has more threads than this container's {cores()} cores")
+        if machine.cores() < machine.schedulable() and not gpus:  # more threads than its share are stopped, all at once
+            threads = threads or machine.cores()
+            if not _settled(tf.config.threading.set_inter_op_parallelism_threads, machine.cores()):
+                stays.append(f"it has more threads than this container's {machine.cores()} cores")
         if threads and not gpus:  # where it is too late, `train` says so of shards
             _settled(tf.config.threading.set_intra_op_parallelism_threads, threads)
         import keras

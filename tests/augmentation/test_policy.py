@@ -12,7 +12,7 @@ from scipy import ndimage  # which scikit-learn brings
 
 import kerascls
 from kerascls.augmentation import color, crops, geometry
-from kerascls.augmentation.policy import apply_policy
+from kerascls.augmentation.policy import apply_policy, augmentation
 from kerascls.inference.loading import load
 from kerascls.models import build_model
 from kerascls.recipes import catalog
@@ -33,7 +33,7 @@ POLICIES = {
 
 
 def applied(name, images=IMAGES, labels=LABELS, seed=SEED, **options):
-    out, shares = getattr(geometry, name)(tf.constant(images), tf.constant(labels), seed, **options)
+    out, shares = augmentation(name)(tf.constant(images), tf.constant(labels), seed, **options)
     return out.numpy(), shares.numpy()
 
 

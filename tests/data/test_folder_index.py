@@ -403,7 +403,7 @@ def test_validation_images_that_fit_are_decoded_once_where_training_images_are_s
     monkeypatch.setattr(batches, "scoring_batches", lambda split, *rest, **more: given.append(split) or rest[-1:])
     held_out = []
     monkeypatch.setattr(
-        "kerascls.training.phase_data.TrainingData", lambda batches, validation: held_out.append(given[-1]) or 1 / 0
+        "kerascls.training.fit.TrainingData", lambda batches, validation: held_out.append(given[-1]) or 1 / 0
     )
     options = {"image_shape": [64, 64, 3], "cache_mb": 1}
     with pytest.raises(ZeroDivisionError):

@@ -702,8 +702,8 @@ def test_refusals_import_no_tensorflow_and_take_little_memory(good):
     program = """
 import resource, sys
 from kerascls.errors import ModelError
-from kerascls.inspect import inspect
-from kerascls.load import load
+from kerascls.formats.inspect import inspect
+from kerascls.inference.loading import load
 for path in sys.argv[1:]:
     try:
         load(path)

@@ -10,7 +10,7 @@ from conftest import odd_files
 from PIL import Image
 
 from kerascls.errors import DataError
-from kerascls.images import decode, pillow, read, resize
+from kerascls.images import pillow, read, resize
 from kerascls.images.files import encode_png
 
 ODD = odd_files()
@@ -112,7 +112,7 @@ def test_cut_and_damaged_files_are_refused_or_give_the_same_pixels(tmp_path, cap
         for content in (whole[: int(generator.integers(1, len(whole)))], whole[:-1], bytes(damaged), whole + b"more"):
             path.write_bytes(content)
             answers = []
-            for road in (decode, pillow):
+            for road in (read, pillow):
                 try:
                     answers.append(road.read_pixels(path, (20, 20, 3)))
                 except DataError as error:

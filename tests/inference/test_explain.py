@@ -25,7 +25,7 @@ from kerascls.inference.loading import load
 from kerascls.models import build_model
 from kerascls.recipes.catalog import model_files
 
-explaining = importlib.import_module("kerascls.inference.explain")
+heat_maps_module = importlib.import_module("kerascls.inference.heat_maps")
 layers = keras.layers
 SAVED_MODEL = REPOSITORY / "saved_models" / "released" / "mnist_cnn" / "exports" / "saved_model"
 
@@ -110,7 +110,7 @@ def test_grad_cam_behind_global_average_pooling_is_cam(image_shape, monkeypatch)
     images, classes = noise(image_shape, 5), np.arange(5)
     cam = classifier_of(model)
     by_weights = heat_maps(cam, images, classes)
-    monkeypatch.setattr(explaining, "_only_kernel", lambda steps: None)
+    monkeypatch.setattr(heat_maps_module, "_only_kernel", lambda steps: None)
     grad_cam = classifier_of(model)
     by_gradient = heat_maps(grad_cam, images, classes)
     assert (method(cam), method(grad_cam)) == ("CAM", "Grad-CAM")
@@ -173,17 +173,17 @@ def test_places_lie_over_the_middle_of_their_pixels():
     model.set_weights([np.ones(weight.shape) for weight in model.weights])
     steps, pixels = [], tf.Variable(tf.zeros((1, 60, 47, 1)))
     with tf.GradientTape() as tape:
-        steps, out = explaining._trace(model, pixels.value(), tape)
+        steps, out = heat_maps_module._trace(model, pixels.value(), tape)
         score = tf.reduce_sum(out[0, 6:8, 4:6])  # the middle between two places: an upsampled pair is one
     weight = tape.gradient(score, pixels).numpy()[0, ..., 0]
     centre = [np.average(np.arange(len(sums)), weights=sums) for sums in (weight.sum(1), weight.sum(0))]
-    lies = explaining._places(steps, steps[0].input)
+    lies = heat_maps_module._places(steps, steps[0].input)
     assert [distance for distance, _ in lies] == [2, 2]
     assert np.allclose(centre, [first + distance * at for (distance, first), at in zip(lies, (6.5, 4.5), strict=True)])
 
 
 def test_a_map_is_linear_between_its_places_and_fades_outside():
-    first, second = explaining._interpolation(8, 2, (2, 3.5)).T  # places over pixels 3.5 and 5.5
+    first, second = heat_maps_module._interpolation(8, 2, (2, 3.5)).T  # places over pixels 3.5 and 5.5
     assert first.tolist() == [0, 0.25, 0.75, 1, 0.75, 0.25, 0, 0]
     assert second.tolist() == [0, 0, 0, 0, 0.25, 0.75, 1, 0.75]
 

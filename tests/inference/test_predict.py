@@ -372,8 +372,8 @@ def test_a_full_disk_keeps_what_was_written(digits_run, many, monkeypatch, capsy
     write = Table.write
 
     def full(table, predictions):
-        if csv_table.rows >= 64:
-            raise csv_table._cannot(OSError(28, "No space left on device"))
+        if table.rows >= 64:
+            raise table._cannot(OSError(28, "No space left on device"))
         write(table, predictions)
 
     monkeypatch.setattr(Table, "write", full)

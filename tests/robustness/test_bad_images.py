@@ -162,8 +162,8 @@ def test_cover_takes_the_middle_of_what_is_longer_than_a_hundred_times_its_side(
 
 CHILD = """
 import sys
-from kerascls import devices
-devices.start()
+from kerascls.system.tensorflow import start
+start()
 from kerascls.images import read_pixels
 def highest():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1000

@@ -77,17 +77,17 @@ from kerascls.cli import run
 lacking = [name for name in ("fcntl", "resource") if name in sys.modules]
 assert not lacking and not hasattr(os, "sched_getaffinity"), lacking
 small = ["train", "mnist_cnn", "--data", "small.npz", "--epochs", "2", "--quiet"]
-import kerascls.callbacks
+from kerascls.training.callbacks.checkpoints import SaveState
 
-usual = kerascls.callbacks.SaveState.on_epoch_end
+usual = SaveState.on_epoch_end
 
 def interrupt(self, epoch, logs=None):
     usual(self, epoch, logs)
     signal.raise_signal(signal.SIGINT)
 
-kerascls.callbacks.SaveState.on_epoch_end = interrupt
+SaveState.on_epoch_end = interrupt
 codes = [run([*small, "--out", "run"])]
-kerascls.callbacks.SaveState.on_epoch_end = usual
+SaveState.on_epoch_end = usual
 codes += [run(["train", "--resume", "run", "--quiet"])]
 codes += [run(["predict", "run", "run/samples", "--csv", "answers.csv"])]
 codes += [run(["export", "run", "--format", "saved_model"]) for _ in range(2)]  # the second replaces the first

@@ -63,7 +63,7 @@ def test_nan_is_never_written_as_json(tmp_path):
 WRITER = """
 import sys, time
 from pathlib import Path
-from kerascls.files import atomic
+from kerascls.system.atomic_files import atomic
 with atomic(Path(sys.argv[1])) as temporary:
     temporary.mkdir()
     (temporary / "part").write_text("half")
@@ -95,8 +95,8 @@ def test_what_a_killed_writer_left_goes_with_the_next_and_a_living_one_is_spared
 RACER = """
 import sys, time
 from pathlib import Path
-from kerascls.files import write_text
-from kerascls.runs import Run
+from kerascls.system.atomic_files import write_text
+from kerascls.runs.run import Run
 me, start = sys.argv[1], float(sys.argv[2])
 while time.time() < start:
     pass

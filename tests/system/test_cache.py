@@ -31,7 +31,7 @@ def tiny(empty_folder, monkeypatch):
 
 RACER = """
 import random, sys, time
-from kerascls import cache
+from kerascls.system import cache
 until = time.time() + 3
 while time.time() < until:
     if sys.argv[1] == "put":

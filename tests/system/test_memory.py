@@ -137,11 +137,12 @@ def test_tensorflow_shares_what_it_can_and_copies_the_rest():
 def test_batches_are_gathered_on_the_host_whatever_the_device():
     """On a GPU: not run. A second CPU device stands in for it, in a process of its own."""
     program = """
-from kerascls import devices, memory
-devices.start(logical_cpus=2)
+from kerascls.system import memory
+from kerascls.system.tensorflow import start
+start(logical_cpus=2)
 import numpy as np, tensorflow as tf
-from kerascls.datasets import Split
-from kerascls.pipeline import gathering
+from kerascls.data.dataset import Split
+from kerascls.data.batches import gathering
 split = Split.of(memory.empty((4, 2, 2, 1)), np.arange(4) % 2)
 with tf.device("CPU:1"):
     gather = gathering(split.take(np.array([0, 2])), 2)
