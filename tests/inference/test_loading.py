@@ -7,7 +7,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from conftest import one_line_error
+from conftest import REPOSITORY, one_line_error
 
 import kerascls
 from kerascls.errors import DataError, ModelError
@@ -103,6 +103,20 @@ def test_no_images_have_no_answers_in_a_saved_model(model, tmp_path):
         assert shapes == {"probabilities": (0, 3), "label": (0,), "top_labels": (0, 3), "top_probabilities": (0, 3)}
     assert np.array_equal(bare.signatures["pixels"](images=IMAGES)["probabilities"], model(IMAGES, training=False))
     assert load(tmp_path / "m").probabilities(IMAGES[:0]).shape == (0, 3)
+
+
+def test_no_images_have_no_answers_behind_a_convolution(tmp_path):
+    """TensorFlow's fused convolution refuses an empty batch."""
+    import tensorflow as tf
+
+    classifier = load(REPOSITORY / "saved_models" / "released" / "mnist_cnn")
+    save_saved_model(classifier.keras_model, classifier.card, tmp_path / "m")
+    bare = tf.saved_model.load(str(tmp_path / "m"))
+    for answer in (
+        bare.signatures["serving_default"](image_bytes=tf.constant([], tf.string)),
+        bare.signatures["pixels"](images=tf.zeros((0, 28, 28, 1), tf.uint8)),
+    ):
+        assert answer["probabilities"].shape == (0, 10) and answer["label"].shape == (0,)
 
 
 def test_a_model_that_is_no_image_classifier_is_told(tmp_path):
