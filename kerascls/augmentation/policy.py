@@ -1,6 +1,5 @@
 """A recipe's augmentation policy: its entries, applied in order."""
 
-import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,7 +31,6 @@ def apply_policy(
     return images, labels
 
 
-@functools.cache
 def augmentation(name: str) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """The function `name` of the file of this package that has it."""
     return getattr(importlib.import_module(f"kerascls.augmentation.{policy_files()[name].stem}"), name)
