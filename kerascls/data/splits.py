@@ -1,4 +1,4 @@
-"""Splitting what a data set does not split itself: stratified, seeded, the same every time."""
+"""Splits data that has no splits of its own: stratified, seeded, the same every time."""
 
 import dataclasses
 

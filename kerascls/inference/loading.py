@@ -1,4 +1,4 @@
-"""The one door for model files: runs, .keras, .h5, weights, SavedModels, and those of other runtimes.
+"""Opens model files: runs, .keras, .h5, weights, SavedModels, and those of other runtimes.
 
 All of them pass through `scan` first, which executes nothing. Nothing but Keras' own layers is loaded, in safe mode and
 uncompiled.
